@@ -10,7 +10,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from tests.robustness.crash.nightly import NIGHTLY
+from tests.support.nightly import NIGHTLY
 
 LONGEST = ("cluster", "deploy", "repository", "system", "boot", "robustness", "stores")
 """Folders whose tests take longest, in this order (scripts/test lists the slowest)."""

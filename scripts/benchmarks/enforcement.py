@@ -20,8 +20,7 @@ from daskpki.identity import Role
 from scripts.benchmarks.report import Goal, Section
 from scripts.benchmarks.timing import Sample, take_turns
 from scripts.benchmarks.workshop import Workshop
-from tests.cluster.conftest import stock_security
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
 from tests.support.nodes import Cluster, cluster
 
 STOCK: Final = "Dask's own mutual TLS"

@@ -30,8 +30,7 @@ from daskpki.cluster.trust_updates import send_trust
 from daskpki.identity import Role
 from daskpki.pki.certificates import der
 from scripts.benchmarks.workshop import CONTESTANTS
-from tests.cluster.conftest import stock_security
-from tests.support.cluster_material import Authority, Leaf
+from tests.support.cluster_material import Authority, Leaf, stock_security
 from tests.support.nodes import PRELOADS, STARTED, Node, handover_of, node_environment, stock_environment
 
 T = TypeVar("T")

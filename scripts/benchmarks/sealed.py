@@ -18,8 +18,7 @@ from daskpki.pki.profile import Grade
 from scripts.benchmarks.report import Goal, Section
 from scripts.benchmarks.timing import take_turns
 from scripts.benchmarks.workshop import Workshop
-from tests.cluster.conftest import stock_security
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
 from tests.support.nodes import cluster
 
 STOCK: Final = "Dask's own mutual TLS"

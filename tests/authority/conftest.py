@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.emulator import SecretManagerServer
+from tests.support.command_stores import CLOUD, local, run, server
 from tests.support.running import Run, runner
-from tests.system.commands.conftest import local, run, server
 
-__all__ = ["CLOUD", "local", "run", "server"]
-
-CLOUD = "gsm://my-project"
+__all__ = ["local", "run", "server"]
 
 
 @pytest.fixture

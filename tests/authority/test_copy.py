@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority.conftest import CLOUD
 from tests.emulator import SecretManagerServer
+from tests.support.command_stores import CLOUD
 from tests.support.running import Run
 
 WRITES = ("CreateSecret", "AddSecretVersion", "DestroySecretVersion")

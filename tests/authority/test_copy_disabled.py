@@ -13,8 +13,8 @@ from daskpki.authority.copy import Copied, Numbered, copy_cluster
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, PolicyError
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Store
-from tests.authority.conftest import CLOUD
 from tests.emulator import SecretManagerServer
+from tests.support.command_stores import CLOUD
 from tests.support.gsm_places import open_place
 from tests.support.local_places import LocalPlace
 from tests.support.running import Run

@@ -8,9 +8,9 @@ from google.iam.v1 import policy_pb2
 
 from daskpki import secret_names
 from daskpki.grants import ACCESSOR
-from tests.authority.conftest import CLOUD
 from tests.emulator import SecretManagerServer
 from tests.emulator.clients import grpc_client
+from tests.support.command_stores import CLOUD
 from tests.support.running import Run
 
 WORKER = "serviceAccount:worker@my-project.iam.gserviceaccount.com"

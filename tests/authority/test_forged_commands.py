@@ -11,9 +11,9 @@ from daskpki import open_store
 from daskpki.identity import Identity, Role
 from daskpki.pki.csr import create_request, request_pem
 from daskpki.pki.keys import KeyType, generate_key
-from tests.authority.conftest import CLOUD
-from tests.robustness.crash.nightly import sample
 from tests.support import forging
+from tests.support.command_stores import CLOUD
+from tests.support.nightly import sample
 from tests.support.running import Run
 
 COMMANDS = [

@@ -39,11 +39,11 @@ from daskpki.store.gsm.log_format import LogHead, decode_part
 from daskpki.store.local.backup import restore_backup, write_backup
 from daskpki.store.local.store import LocalStore
 from daskpki.store.port import Store
-from tests.robustness.crash.nightly import sample
 from tests.support import forging
 from tests.support.fragile import BEFORE, FragileStore, Fuse, Killed
 from tests.support.gsm_places import GsmPlace, open_place
 from tests.support.local_places import LocalPlace
+from tests.support.nightly import sample
 
 
 def utc_now() -> datetime:

@@ -31,11 +31,11 @@ from daskpki.pki.credential import parse_credential
 from daskpki.pki.pem import encode_pem
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.store.port import Store
-from tests.robustness.crash.nightly import by_day
-from tests.robustness.crash.rollovers import followed
 from tests.support.ca_model import HELD, ISSUED, Model
 from tests.support.gsm_places import GsmPlace, open_place
 from tests.support.local_places import LocalPlace
+from tests.support.nightly import by_day
+from tests.support.rollovers import followed
 
 NAMES = ("w-0", "w-1", "w-2")
 FINAL = ("keyCompromise", "superseded")

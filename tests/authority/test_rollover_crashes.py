@@ -20,13 +20,13 @@ from daskpki.identity import Role
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.verify import verify_leaf
 from daskpki.store.port import Store
-from tests.robustness.crash.cases import ROLLOVERS, Case, Ending, emergency, found, issue, reissue, start
-from tests.robustness.crash.nightly import by_day, sample
-from tests.robustness.crash.rollovers import check_ended, followed
 from tests.support.clocks import Clock
+from tests.support.crash_cases import ROLLOVERS, Case, Ending, emergency, found, issue, reissue, start
 from tests.support.fragile import AFTER, BEFORE, FragileStore, Fuse, Killed
 from tests.support.gsm_places import open_place
 from tests.support.local_places import LocalPlace
+from tests.support.nightly import by_day, sample
+from tests.support.rollovers import check_ended, followed
 
 LEAVES = ((Role.SCHEDULER, "scheduler"), (Role.WORKER, "worker"))
 

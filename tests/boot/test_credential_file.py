@@ -21,11 +21,10 @@ from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import certificate_pem, encode_credential, key_pem
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust_document import parse_trust
-from tests.boot.test_dask import running
-from tests.boot.test_sources import fill
-from tests.robustness.crash.nightly import sample
-from tests.support.boot_cloud import Cloud, Recorder, boot_here, plain_environ
+from tests.support.boot_cloud import Cloud, Recorder, boot_here, fill, plain_environ
+from tests.support.booted import running
 from tests.support.material import Cluster, make_cluster
+from tests.support.nightly import sample
 from tests.support.ports import free_port
 from tests.support.sandbox import OWN_MOUNTS, for_every_user
 from tests.support.secret_volume import Started, Volume

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.boot_cloud import ENTRYPOINT, Cloud, plain_environ
+from tests.support.boot_cloud import Cloud, plain_environ
+from tests.support.booted import child_of, children_of, compute, running
 from tests.support.key_search import Canary
 from tests.support.material import Cluster
 from tests.support.ports import free_port
 from tests.support.sandbox import AS_ROOT, LOOPBACK_UP, OWN_MACHINE, for_every_user
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
-
-
-@contextmanager
-def running(
-    environ: Mapping[str, str], log: Path, *argv: str, prefix: Sequence[str] = ()
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The entrypoint until the block ends; then it and all that it started are gone."""
-    with (
-        log.open("wb") as file,
-        subprocess.Popen(
-            [*prefix, *ENTRYPOINT, *argv], env=dict(environ), stdout=file, stderr=file, start_new_session=True
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def compute(directory: Path, port: int, *, workers: int, prefix: Sequence[str] = ()) -> str:
-    """What a client with these credentials gets from the cluster: a result, then uid and pid of every process."""
-    done = subprocess.run(
-        [*prefix, sys.executable, "-m", "tests.support.stock_client", str(directory), str(port), str(workers)],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def canary(cluster: Cluster) -> Canary:
@@ -164,17 +131,6 @@ def _keys_held(process: int) -> int:
     """How many private keys this process has descriptors of."""
     names = [str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir()]
     return sum("daskpki-key" in name for name in names)
-
-
-def children_of(process: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def child_of(process: int) -> int:
-    """The one child, once it is there."""
-    while True:
-        if children := children_of(process):
-            return children[0]
 
 
 def _command_line(process: int) -> bytes:

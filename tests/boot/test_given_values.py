@@ -12,8 +12,8 @@ import pytest
 from daskpki.boot.options import OPTIONS, Option, parse_arguments
 from daskpki.boot.settings import parse_settings
 from daskpki.errors import DaskpkiError
-from tests.robustness.crash.nightly import sample
 from tests.support.boot_cloud import Cloud, plain_environ, run_entrypoint
+from tests.support.nightly import sample
 
 MARK = "MARKEDSECRETMATERIAL"
 CONTENTS = {

@@ -14,9 +14,8 @@ from threading import Thread
 import pytest
 
 from daskpki.errors import AccessDeniedError, UnavailableError
-from tests.boot.test_sources import service_account
-from tests.robustness.crash.nightly import sample
-from tests.support.boot_cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
+from tests.support.boot_cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint, service_account
+from tests.support.nightly import sample
 
 KEY = "projects/keys/locations/global/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1"
 GRANT = {"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "iam.serviceAccounts.getAccessToken denied"}}

@@ -10,25 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskpki.errors import CorruptError, NotTrustedError
-from daskpki.handover import Freshness, Handover, encode_handover, load_handover, parse_handover
-
-HANDOVER = Handover(
-    cluster="c",
-    trust_domain="c.daskpki.internal",
-    role="worker",
-    name="worker",
-    cert="/proc/7/fd/3",
-    key="/proc/7/fd/4",
-    ca="/proc/7/fd/5",
-    trust="/proc/7/fd/6",
-    worker_clients="limited",
-    dashboard="loopback",
-    tls_min="1.3",
-    scheduler="tls://10.0.0.2:8786",
-    freshness=Freshness(stale_trust="allow", poll=5),
-    health="0.0.0.0:8790",
-    metrics="yes",
-)
+from daskpki.handover import encode_handover, load_handover, parse_handover
+from tests.support.handovers import HANDOVER
 
 
 def test_it_comes_back_as_it_was(tmp_path: Path) -> None:

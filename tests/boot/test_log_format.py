@@ -13,9 +13,9 @@ import pytest
 
 from daskpki.boot.log import JSON, BootLog
 from daskpki.boot.plan import dask_environment
-from tests.boot.test_dask import compute, running
-from tests.boot.test_handover import HANDOVER
 from tests.support.boot_cloud import TOKEN_PATH, Cloud, plain_environ, run_entrypoint
+from tests.support.booted import compute, running
+from tests.support.handovers import HANDOVER
 from tests.support.ports import free_port
 
 SEVERITIES = ("DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL")

@@ -11,8 +11,8 @@ import pytest
 
 from daskpki import secret_names
 from daskpki.confidential import Confidential
-from tests.boot.test_dask import running
 from tests.support.boot_cloud import Cloud
+from tests.support.booted import running
 from tests.support.key_search import Canary
 from tests.support.ports import free_port
 

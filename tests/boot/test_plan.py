@@ -14,8 +14,8 @@ from daskpki.boot.plan import Program, check_arguments, dask_environment, plan_p
 from daskpki.boot.settings import parse_settings
 from daskpki.errors import NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
-from tests.boot.test_handover import HANDOVER
 from tests.support.boot_cloud import plain_environ
+from tests.support.handovers import HANDOVER
 
 
 def plan(*argv: str, known: tuple[str, ...] = (), cores: int = 8, **environ: str) -> tuple[Program, ...]:

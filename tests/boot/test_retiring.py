@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,69 +14,19 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from distributed import Client
 from distributed.client import FutureCancelledError
-from distributed.security import Security
 
-from tests.boot.test_dask import child_of, compute, running
-from tests.robustness.crash.nightly import sample
 from tests.support.boot_cloud import plain_environ
-from tests.support.ports import free_port
+from tests.support.booted import child_of, compute, running
+from tests.support.nightly import sample
+from tests.support.retiring import PAYLOAD, Machine
 from tests.support.sandbox import LOOPBACK_UP, OWN_MACHINE, OWN_PIDS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
 
-PAYLOAD = b"only here" * 100_000
 RETIRE = 20
 """Seconds, the default."""
-
-
-class Machine:
-    """A scheduler with its client, and workers to be ended, each a process of the entrypoint's."""
-
-    def __init__(self, directory: Path, logs: Path, stack: ExitStack, options: tuple[str, ...] = ()) -> None:
-        self._directory = directory
-        self._logs = logs
-        self._stack = stack
-        self.address = f"tls://127.0.0.1:{free_port()}"
-        port = self.address.rpartition(":")[2]
-        self.scheduler = self._run("scheduler", *options, "--", "--port", port, "--dashboard-address", "127.0.0.1:0")
-        self.client: Any = stack.enter_context(Client(self.address, security=self._security(), timeout=60))  # type: ignore[no-untyped-call]  # distributed publishes no types
-
-    def _security(self) -> Security:
-        path = self._directory / "client"
-        return Security(  # type: ignore[no-untyped-call]  # likewise
-            tls_ca_file=str(path / "ca.pem"),
-            tls_client_cert=str(path / "cert.pem"),
-            tls_client_key=str(path / "key.pem"),
-            require_encryption=True,
-        )
-
-    def _run(self, role: str, *argv: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        environ = plain_environ(
-            DASKPKI_CREDENTIAL_DIR=str(self._directory / role), DASKPKI_SCHEDULER=self.address, THREADS_PER_WORKER="2"
-        )
-        log = self._logs / f"{role}-{argv[-1].replace('/', '-')}.log"
-        return self._stack.enter_context(running(environ, log, role, *argv, prefix=prefix))
-
-    def worker(
-        self, name: str, *dask: str, options: tuple[str, ...] = (), prefix: tuple[str, ...] = ()
-    ) -> subprocess.Popen[bytes]:
-        """A worker of that name, once the scheduler has it."""
-        argv = (*options, "--", *dask, "--nworkers", "1", "--name", name)
-        process = self._run("worker", *argv, prefix=prefix)
-        end = time.monotonic() + 60
-        while name not in self.names():
-            assert time.monotonic() < end, self.log(name)
-            time.sleep(0.05)
-        return process
-
-    def names(self) -> set[str]:
-        return {str(info["name"]) for info in self.client.scheduler_info(n_workers=-1)["workers"].values()}
-
-    def log(self, name: str) -> str:
-        return (self._logs / f"worker-{name}.log").read_text()
 
 
 @contextmanager

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.test_sources import service_account
-from tests.support.boot_cloud import ENTRYPOINT, TOKEN_PATH, Cloud
+from tests.support.boot_cloud import ENTRYPOINT, TOKEN_PATH, Cloud, service_account
+from tests.support.booted import LONG, until
 from tests.support.sandbox import OWN_PIDS
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
-LONG = 60.0
 
 
 def signalled(environ: dict[str, str], number: signal.Signals, wait: Callable[[], object]) -> tuple[int, float, str]:
@@ -33,16 +32,6 @@ def signalled(environ: dict[str, str], number: signal.Signals, wait: Callable[[]
             return process.returncode, time.monotonic() - begin, said
         finally:
             process.kill()
-
-
-def until(happened: Callable[[], object]) -> Callable[[], None]:
-    def wait() -> None:
-        end = time.monotonic() + LONG
-        while not happened():
-            assert time.monotonic() < end, "the boot did not get there"
-            time.sleep(0.02)
-
-    return wait
 
 
 def assert_ended(number: signal.Signals, outcome: tuple[int, float, str]) -> None:

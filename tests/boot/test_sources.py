@@ -14,39 +14,12 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
-from daskpki import secret_names
 from daskpki.boot.init import WAITED_FOR
 from daskpki.boot.launch import boot
 from daskpki.errors import AccessDeniedError, NotFoundError, NotTrustedError, UnavailableError
-from daskpki.identity import parse_slug
-from daskpki.pki.credential import encode_credential
-from daskpki.settings import LocalUrl
-from daskpki.store.local.key_slots import Unlocking
-from tests.support.boot_cloud import Cloud, boot_here, plain_environ
-from tests.support.local_places import create_store
+from tests.support.boot_cloud import Cloud, boot_here, fill, plain_environ, service_account
 from tests.support.material import Cluster
-
-
-def fill(cluster: Cluster, directory: Path, key_file: Path) -> dict[str, str]:
-    """A local store with the cluster in it; the environment that opens it."""
-    environ = plain_environ(
-        DASKPKI_STORE=f"local:{directory}", DASKPKI_KEY_FILE=str(key_file), DASKPKI_CLUSTER=cluster.name
-    )
-    store = create_store(LocalUrl(directory), unlock=Unlocking(key_file=key_file), environ=environ)
-    for slug, credential in cluster.credentials.items():
-        role, name = parse_slug(slug)
-        secret = secret_names.credential_id(cluster.name, role, name)
-        store.secrets.create(secret, labels=secret_names.labels(cluster.name, role.value, name))
-        store.secrets.add(secret, encode_credential(credential, 1))
-    store.secrets.create(
-        secret_names.trust_id(cluster.name), labels=secret_names.labels(cluster.name, secret_names.TRUST)
-    )
-    store.secrets.add(secret_names.trust_id(cluster.name), cluster.trust)
-    store.close()
-    return environ
 
 
 def test_a_local_store_boots_and_says_what_it_lacks(cluster: Cluster, tmp_path: Path) -> None:
@@ -101,17 +74,6 @@ def token_endpoint(cloud: Cloud, *, status: int = 200) -> Iterator[tuple[str, li
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/token", grants
         server.shutdown()
-
-
-def service_account(path: Path, token_uri: str) -> Path:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    text = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    info = {"type": "service_account", "client_email": "w@p.iam.gserviceaccount.com", "private_key": text.decode()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(info | {"token_uri": token_uri, "private_key_id": "1"}))
-    return path
 
 
 def test_a_service_accounts_key_comes_before_the_metadata_server(cloud: Cloud, tmp_path: Path) -> None:

@@ -6,12 +6,9 @@ They end with the directory's last test: even idle, their processes would take m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from distributed import Security
 
-from daskpki.identity import Role
 from tests.support.cluster_material import Authority, Leaf
 from tests.support.nodes import Cluster, cluster
 
@@ -50,10 +47,3 @@ def stock(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """The control: the same certificates under Dask's own mutual TLS."""
     with cluster(authority, tmp_path_factory.mktemp("stock"), None, nworkers=1) as running:
         yield running
-
-
-def stock_security(authority: Authority, leaf: Leaf, directory: Path) -> Security:
-    """Dask's own Security for a leaf, as any role: what an attacker has."""
-    files = authority.files(leaf, directory)
-    fields = {f"tls_{role.value}_{part}": getattr(files, part) for role in Role for part in ("cert", "key")}
-    return Security(tls_ca_file=files.ca, require_encryption=True, **fields)

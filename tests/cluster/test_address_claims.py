@@ -20,9 +20,8 @@ from daskpki.cluster.policy import Channel, WorkerClients
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
 from tests.support.attacks import registration
-from tests.support.cluster_material import Authority, Leaf
+from tests.support.cluster_material import Authority, Leaf, stock_security
 from tests.support.ports import free_port
 from tests.support.rogue import dial
 

@@ -8,22 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
-from tests.support.attacks import ATTACKS, Target
+from tests.support.attacks import ATTACKS, aim
 from tests.support.cluster_material import Authority
 from tests.support.nodes import Cluster
 
 pytestmark = pytest.mark.cluster
-
-
-def aim(authority: Authority, cluster: Cluster, directory: Path) -> Target:
-    return Target(
-        address=cluster.address,
-        security=stock_security(authority, authority.leaf(Role.WORKER), directory / "stolen"),
-        proof=directory / "proof",
-        alice=stock_security(authority, authority.leaf(Role.CLIENT, "alice"), directory / "alice"),
-    )
 
 
 def appears(path: Path, within: float) -> bool:

@@ -20,9 +20,9 @@ import pytest
 
 from daskpki.identity import Role
 from daskpki.pki.profile import Grade
-from tests.robustness.crash.nightly import by_day
 from tests.support.cluster_material import Authority
 from tests.support.distributed_suite import HANDOVERS
+from tests.support.nightly import by_day
 from tests.support.nodes import handover_of, stock_environment
 from tests.support.paths import ROOT
 

@@ -16,9 +16,8 @@ from daskpki.authority.session import random_serial
 from daskpki.cluster import trust_updates
 from daskpki.identity import Role
 from daskpki.pki.trust_document import TrustDocument
-from tests.cluster.conftest import stock_security
-from tests.robustness.crash.nightly import sample
-from tests.support.cluster_material import Authority, Leaf
+from tests.support.cluster_material import Authority, Leaf, stock_security
+from tests.support.nightly import sample
 from tests.support.nodes import Cluster, cluster
 from tests.support.rogue import dial
 

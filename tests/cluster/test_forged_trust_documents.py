@@ -25,8 +25,7 @@ from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.trust_document import TrustDocument
-from tests.cluster.conftest import stock_security
-from tests.support.cluster_material import Authority, Leaf
+from tests.support.cluster_material import Authority, Leaf, stock_security
 from tests.support.nodes import Cluster, cluster
 
 pytestmark = pytest.mark.cluster

@@ -29,8 +29,7 @@ from daskpki.cluster.policy import Dashboard
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
-from tests.support.cluster_material import Authority, Leaf
+from tests.support.cluster_material import Authority, Leaf, stock_security
 from tests.support.paths import SUPPORT
 from tests.support.rogue import dial
 

@@ -30,10 +30,9 @@ from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.values import KINDS
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
-from tests.robustness.crash.nightly import by_day
 from tests.support.attacks import METRICS, registration
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
+from tests.support.nightly import by_day
 from tests.support.rogue import dial
 from tests.support.tasks import nested
 

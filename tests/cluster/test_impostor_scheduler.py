@@ -20,9 +20,8 @@ from daskpki.cluster.push import Answer, push_trust
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
 from tests.support.attacks import Evidence
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
 
 pytestmark = pytest.mark.cluster
 

@@ -24,10 +24,9 @@ from daskpki.cluster.comm import LONGEST, LONGEST_OF_A_WORKER
 from daskpki.cluster.security import client_security
 from daskpki.confidential import Confidential
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
 from tests.support import tasks
 from tests.support.attacks import registration
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
 from tests.support.nodes import Cluster
 from tests.support.rogue import dial, error_in
 

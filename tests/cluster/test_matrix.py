@@ -18,10 +18,9 @@ from distributed import Security
 from daskpki.cluster import trust_updates
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
-from tests.robustness.crash.nightly import by_day
 from tests.support.acts import ACTS, Visit, outcome
-from tests.support.cluster_material import DAY, Authority, Files, Leaf
+from tests.support.cluster_material import DAY, Authority, Files, Leaf, stock_security
+from tests.support.nightly import by_day
 from tests.support.nodes import Cluster
 from tests.support.rogue import dial
 

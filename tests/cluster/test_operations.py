@@ -13,9 +13,8 @@ from distributed import Client, Security
 from daskpki.cluster import operations as ops
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
 from tests.support.attacks import registration
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
 from tests.support.nodes import Cluster
 from tests.support.rogue import call, dial
 

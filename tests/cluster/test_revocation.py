@@ -19,8 +19,7 @@ from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.confidential import Confidential
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
 from tests.support.nodes import Cluster, cluster
 from tests.support.rogue import admission, call
 

@@ -18,8 +18,7 @@ from distributed import Client, Scheduler, Security, Worker
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
-from tests.support.cluster_material import DAY, Authority, Leaf
+from tests.support.cluster_material import DAY, Authority, Leaf, stock_security
 from tests.support.nodes import Cluster
 
 pytestmark = pytest.mark.cluster

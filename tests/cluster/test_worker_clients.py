@@ -12,33 +12,14 @@ from distributed import Client, LocalCluster
 
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
-from tests.robustness.crash.nightly import sample
 from tests.support import tasks
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
+from tests.support.nightly import sample
 from tests.support.nodes import PRELOADS, STARTED, Cluster, Node, node_environment
+from tests.support.tasks import HANDS_ON_FUTURES, SUBMITS
 
 pytestmark = pytest.mark.cluster
 
-SUBMITS = [
-    tasks.nested_submit,
-    tasks.nested_worker_client,
-    tasks.nested_compute,
-    tasks.nested_as_completed,
-    tasks.nested_after_seceding,
-    tasks.nested_in_a_coroutine,
-    tasks.nested_executor,
-    tasks.nested_done_callback,
-    tasks.nested_wait,
-    tasks.nested_exception,
-    tasks.nested_get,
-    tasks.nested_client_compute,
-    tasks.nested_persist,
-    tasks.nested_cancelled,
-    tasks.nested_fire_and_forget,
-    tasks.nested_chain,
-]
-"""Ways to have a task compute 3."""
 SUBMITS_OTHERWISE = [
     tasks.nested_executors_map,
     tasks.nested_gather,
@@ -47,7 +28,6 @@ SUBMITS_OTHERWISE = [
     tasks.nested_bag,
     tasks.nested_actor,
 ]
-HANDS_ON_FUTURES = [tasks.nested_in_a_variable, tasks.nested_in_a_queue, tasks.nested_in_a_coroutines_queue]
 ACTS_AS_CLIENT = [
     tasks.scatter,
     tasks.run_on_scheduler,

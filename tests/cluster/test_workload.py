@@ -51,9 +51,9 @@ from distributed.diagnostics.plugin import InstallPlugin
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
 from daskpki.pki.profile import Grade
-from tests.robustness.crash.nightly import by_day
 from tests.support import tasks
 from tests.support.cluster_material import Authority
+from tests.support.nightly import by_day
 from tests.support.nodes import Cluster, cluster
 
 pytestmark = pytest.mark.cluster

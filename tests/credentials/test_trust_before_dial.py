@@ -18,8 +18,8 @@ from daskpki.credentials.login import login, logout
 from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.store.local.store import LocalStore
-from tests.boot.test_dask import running
 from tests.support.boot_cloud import plain_environ
+from tests.support.booted import running
 from tests.support.desktop import Desktop
 from tests.support.login_material import Founded
 from tests.support.ports import free_port

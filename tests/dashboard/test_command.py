@@ -19,9 +19,9 @@ import pytest
 import daskpki
 from daskpki.dashboard.jupyter import announce, find_port
 from daskpki.identity import Role
-from tests.dashboard.conftest import Running, export, scheduler
 from tests.support.browser import browser
 from tests.support.cluster_material import Authority
+from tests.support.dashboards import Running, export, scheduler
 
 pytestmark = pytest.mark.cluster
 

@@ -20,9 +20,9 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from daskpki.identity import Role
-from tests.dashboard.conftest import Running, export, scheduler
 from tests.support.browser import browser
 from tests.support.cluster_material import Authority
+from tests.support.dashboards import Running, export, scheduler
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.cluster

@@ -16,8 +16,8 @@ from daskpki.dashboard.browser import Entrance, owner_in
 from daskpki.dashboard.proxy import Location, Upstream, headers_for, parse_location
 from daskpki.errors import DaskpkiError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
-from tests.dashboard.conftest import Proxy, alices_browser, proxy, scheduler
 from tests.support.cluster_material import Authority
+from tests.support.dashboards import Proxy, alices_browser, proxy, scheduler
 from tests.support.http_client import Connection, connected
 from tests.support.ports import free_port
 

@@ -14,8 +14,8 @@ from daskpki.dashboard.proxy import Upstream
 from daskpki.dashboard.socket_server import Schedulers, scheduler_in, serve
 from daskpki.errors import AccessDeniedError, NotFoundError
 from daskpki.identity import Role
-from tests.dashboard.conftest import Running, scheduler
 from tests.support.cluster_material import Authority
+from tests.support.dashboards import Running, scheduler
 
 
 @asynccontextmanager

@@ -16,9 +16,8 @@ from daskpki.boot.settings import Settings, parse_settings
 from daskpki.deploy.cloud_init import NANNY_PORTS, WORKER_PORTS
 from daskpki.deploy.export import user_data
 from daskpki.identity import Role
-from tests.deploy.conftest import IMAGE, deployment
-from tests.deploy.test_container import MANIFESTS
-from tests.deploy.test_plan import CLUSTER, ISOLATED, MOUNTING, NODE
+from tests.support.deployments import CLUSTER, IMAGE, ISOLATED, MOUNTING, NODE, deployment
+from tests.support.manifests import MANIFESTS
 
 PORTS = ("--worker-port", "9000:9999", "--nanny-port", "10000:10999")
 

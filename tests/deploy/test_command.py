@@ -14,7 +14,7 @@ import pytest
 from daskpki.deploy.export import script, user_data
 from daskpki.deploy.settings import Deployment
 from daskpki.settings import parse_gsm
-from tests.deploy.conftest import IMAGE, STORE
+from tests.support.deployments import IMAGE, STORE
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PLACE = ("--zone=europe-west1-b", f"--image={IMAGE}")

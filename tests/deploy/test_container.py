@@ -18,14 +18,11 @@ from packaging.requirements import Requirement
 
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.settings import parse_settings
+from tests.support.manifests import MANIFESTS, assert_restricted, manifests
 from tests.support.paths import BIN, ROOT, SUPPORT
 from tests.support.sandbox import AS_ROOT
 
 RECIPES = ROOT / "scripts" / "container"
-MANIFESTS = ROOT / "docs" / "deploy" / "kubernetes"
-LEAST_SPARE = 8
-"""Seconds that a pod has beside retiring and ending, in which the entrypoint's init says how it ended."""
-
 NANNY = 256 * 1024**2
 """Bytes, more than a nanny's process takes."""
 
@@ -142,30 +139,9 @@ def test_health_in_a_container() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def manifests() -> list[dict[str, Any]]:
-    return [document for path in sorted(MANIFESTS.glob("*.yaml")) for document in yaml.safe_load_all(path.read_text())]
-
-
 @pytest.mark.parametrize("manifest", manifests(), ids=lambda one: f"{one['kind']}-{one['metadata']['name']}")
 def test_kubernetes_takes_the_manifests(manifest: dict[str, Any]) -> None:
     kubernetes_validate.validate(manifest, "1.30", strict=True)
-
-
-def assert_restricted(spec: dict[str, Any]) -> None:
-    """PodSecurity `restricted`, and more: a read-only root, no token of the API, an image that cannot change."""
-    (container,) = spec["containers"]
-    assert spec["automountServiceAccountToken"] is False
-    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
-    assert spec["securityContext"] == {
-        "runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }  # fmt: skip
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
-    }  # fmt: skip
-    assert all(volume.keys() & {"emptyDir", "secret", "csi"} for volume in spec["volumes"])
-    assert re.search(r"@sha256:[0-9a-f]{64}\Z", container["image"])
-    assert spec["terminationGracePeriodSeconds"] > 20 + 2 + LEAST_SPARE
 
 
 def pods() -> list[tuple[str, dict[str, Any]]]:

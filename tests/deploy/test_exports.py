@@ -18,8 +18,7 @@ from daskpki.deploy.export import script, user_data
 from daskpki.deploy.settings import Deployment, check_deployment
 from daskpki.errors import UsageError
 from daskpki.settings import parse_gsm
-from tests.deploy.conftest import deployment
-from tests.deploy.test_plan import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED
+from tests.support.deployments import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED, deployment
 
 ALL = [NODE, CLUSTER, ISOLATED, MOUNTING, SHARED]
 

@@ -20,9 +20,10 @@ from daskpki.deploy.gcloud import runner
 from daskpki.deploy.iam import NO_FILES, Command, Kind, Resource
 from daskpki.deploy.plan import Observed, plan, resources
 from daskpki.pki.credential import parse_credential
-from tests.deploy.conftest import IMAGE, STORE, Clouds, deployment
-from tests.deploy.test_plan import SHARED, SUBNET, simulated
+from tests.support.capture_server import Clouds
+from tests.support.deployments import IMAGE, SHARED, STORE, deployment
 from tests.support.key_search import Canary
+from tests.support.simulated_gcloud import SUBNET, simulated
 
 pytestmark = pytest.mark.needs_gcloud
 

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.boot.test_dask import compute
-from tests.boot.test_signals import until
-from tests.deploy.test_container import manifests
-from tests.robustness.crash.nightly import by_day
 from tests.support.boot_cloud import TOKEN_PATH, Cloud, serve_cloud
+from tests.support.booted import compute, until
 from tests.support.containers import BASE, Containers
+from tests.support.manifests import manifests
 from tests.support.material import Cluster, make_cluster
+from tests.support.nightly import by_day
 from tests.support.paths import ROOT
 from tests.support.ports import free_port
 

@@ -19,9 +19,9 @@ from daskpki.boot.log import JSON
 from daskpki.boot.plan import dask_environment
 from daskpki.cluster.audit import KINDS
 from daskpki.cluster.refusal import Reason
-from tests.boot.test_handover import HANDOVER
 from tests.support.boot_cloud import plain_environ
 from tests.support.doc_sessions import blocks
+from tests.support.handovers import HANDOVER
 from tests.support.paths import DOCS
 
 PAGE = DOCS / "deploy" / "monitoring.md"

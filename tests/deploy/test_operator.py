@@ -14,7 +14,7 @@ import kubernetes_validate  # type: ignore[import-untyped] # published without t
 import pytest
 import yaml
 
-from tests.deploy.test_container import MANIFESTS, assert_restricted
+from tests.support.manifests import MANIFESTS, assert_restricted
 from tests.support.material import make_cluster
 from tests.support.sandbox import OWN_MOUNTS
 

@@ -16,33 +16,8 @@ from daskpki.deploy.iam import Command, Kind, Resource
 from daskpki.deploy.plan import Action, Step, plan_document, plan_lines, reach, resources, summary
 from daskpki.deploy.settings import Deployment, Site
 from daskpki.errors import AccessDeniedError, NotFoundError, NotOursError
-from tests.deploy.conftest import deployment
-from tests.support.simulated_gcloud import SimulatedCloud
-
-NODE = {"tags": ("dask-server",), "clients_from": ("203.0.113.0/24",)}
-CLUSTER = {"workers": 20, "scheduler_machine_type": "e2-standard-4", "clients_from": ("203.0.113.0/24", "10.1.0.0/16")}
-ISOLATED = {
-    "workers": 12,
-    "isolate_workers": True,
-    "private": True,
-    "subnet": "dask",
-    "no_logging": True,
-    "no_monitoring": True,
-}
-MOUNTING = {"workers": 2, "secrets": ("db-password=fd", "token@3=/run/secrets/token")}
-SUBNET = {
-    "name": "dask",
-    "network": "projects/p/global/networks/default",
-    "region": "regions/europe-west1",
-    "privateIpGoogleAccess": True,
-}
-
-
-def simulated(secrets: Sequence[str] = ()) -> SimulatedCloud:
-    """With Private Google Access in its subnet."""
-    cloud = SimulatedCloud("lab", secrets)
-    cloud.subnets = [SUBNET]
-    return cloud
+from tests.support.deployments import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED, deployment
+from tests.support.simulated_gcloud import SUBNET, SimulatedCloud, simulated
 
 
 def site_of(wanted: Deployment) -> Site:
@@ -380,14 +355,6 @@ def test_a_group_that_moves_to_a_region_is_made_there_and_removed_here(wanted: D
     assert [(step.action, step.resource.title.split()[4].rstrip(":")) for step in of_kind(steps, Kind.GROUP)] == [
         (Action.CREATE, "europe-west1"), (Action.DELETE, "europe-west1-b"),
     ]  # fmt: skip
-
-
-HOST = "projects/net-host/global/networks/shared"
-SHARED = {
-    "workers": 2, "network": HOST, "subnet": "projects/net-host/regions/europe-west1/subnetworks/dask",
-    "scheduler_account": "dask-s@project-one.iam.gserviceaccount.com",
-    "worker_account": "dask-w@project-one.iam.gserviceaccount.com",
-}  # fmt: skip
 
 
 def test_a_shared_network_has_its_rules_in_the_host_project_and_named_accounts_get_secrets_alone() -> None:

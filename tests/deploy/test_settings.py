@@ -10,7 +10,7 @@ from daskpki.deploy.blueprint import container, parts
 from daskpki.deploy.settings import Owner, account_email, account_id, check_deployment, internal_host
 from daskpki.errors import PolicyError, UsageError
 from daskpki.settings import parse_gsm
-from tests.deploy.conftest import deployment
+from tests.support.deployments import deployment
 
 
 @pytest.mark.parametrize(

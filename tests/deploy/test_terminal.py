@@ -11,7 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.deploy.conftest import IMAGE, STORE
+from tests.support.deployments import IMAGE, STORE
 
 GCLOUD = """\
 #!/bin/sh

@@ -30,8 +30,7 @@ from daskpki.deploy.settings import WIDEST, Deployment, check_deployment
 from daskpki.deploy.terraform import escaped, terraform_files
 from daskpki.errors import UsageError
 from daskpki.grants import OPERATOR_PERMISSIONS
-from tests.deploy.conftest import deployment
-from tests.deploy.test_plan import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED
+from tests.support.deployments import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED, deployment
 from tests.support.provider_schema import FILE, TYPES, judge
 
 REGIONAL = {

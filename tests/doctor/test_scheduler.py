@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,13 +11,12 @@ from daskpki.credentials.sources import Environment, this_process
 from daskpki.doctor.checks import Finding
 from daskpki.doctor.scheduler import Answer, ask_page, dial, examine_scheduler, stranger
 from daskpki.pki.trust_document import parse_trust
-from tests.boot.test_dask import running
 from tests.support.boot_cloud import plain_environ
+from tests.support.booted import running
+from tests.support.listeners import listening, over_tls
 from tests.support.material import Cluster, make_cluster
 from tests.support.ports import free_port
 from tests.support.schedulers import scheduler as stock_scheduler
-
-Talk = Callable[[socket.socket], None]
 
 
 @pytest.fixture(scope="module")
@@ -35,46 +30,6 @@ def credentials(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> P
     for slug in cluster.credentials:
         cluster.export(slug, directory / slug.partition("/")[0])
     return directory
-
-
-@contextmanager
-def listening(talk: Talk) -> Iterator[int]:
-    """A listener that gives every connection to `talk`; yields its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_serve, args=(listener, talk), daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
-
-
-def _serve(listener: socket.socket, talk: Talk) -> None:
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        with connection:
-            try:
-                talk(connection)
-            except OSError:
-                continue
-
-
-def over_tls(directory: Path, *, demand: bool, greeting: bytes = b"greeting") -> Talk:
-    """A TLS listener that greets first, as Dask's does, and asks for a certificate or does not."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
-    context.load_verify_locations(directory / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED if demand else ssl.CERT_NONE
-
-    def talk(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as wrapped:
-            if greeting:
-                wrapped.sendall(greeting)
-            wrapped.recv(1)
-
-    return talk
 
 
 def surroundings(monkeypatch: pytest.MonkeyPatch, directory: Path | None) -> Environment:

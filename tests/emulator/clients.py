@@ -14,6 +14,8 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 )
 from google.oauth2.credentials import Credentials
 
+from tests.emulator.server import SecretManagerServer
+
 
 def grpc_client(target: str, token: str | None = None) -> SecretManagerServiceClient:
     """The official client over gRPC without TLS."""
@@ -29,6 +31,12 @@ def rest_client(url: str, token: str | None = None) -> SecretManagerServiceClien
     credentials = Credentials(token) if token else AnonymousCredentials()
     options = ClientOptions(api_endpoint=url)
     return SecretManagerServiceClient(transport="rest", credentials=credentials, client_options=options)
+
+
+def connect(server: SecretManagerServer, transport: str, token: str | None = None) -> SecretManagerServiceClient:
+    if transport == "grpc":
+        return grpc_client(server.grpc_target, token)
+    return rest_client(server.rest_url, token)
 
 
 class _Bearer(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] # generic in the stubs only

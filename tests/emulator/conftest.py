@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 
-from tests.emulator.clients import grpc_client, rest_client
+from tests.emulator.clients import connect
 from tests.emulator.server import SecretManagerServer
 
 
@@ -20,9 +20,3 @@ def server() -> Iterator[SecretManagerServer]:
 @pytest.fixture(params=["grpc", "rest"])
 def client(server: SecretManagerServer, request: pytest.FixtureRequest) -> SecretManagerServiceClient:
     return connect(server, request.param)
-
-
-def connect(server: SecretManagerServer, transport: str, token: str | None = None) -> SecretManagerServiceClient:
-    if transport == "grpc":
-        return grpc_client(server.grpc_target, token)
-    return rest_client(server.rest_url, token)

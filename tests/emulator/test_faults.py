@@ -12,7 +12,7 @@ from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from google_crc32c import value as crc32c
 
 from tests.emulator.calls import access, add, update
-from tests.emulator.conftest import connect
+from tests.emulator.clients import connect
 from tests.emulator.server import SecretManagerServer
 
 SECRET = "projects/p/secrets/s"

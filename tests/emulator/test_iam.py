@@ -11,7 +11,7 @@ from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from google.iam.v1 import policy_pb2
 
 from tests.emulator.calls import access, add, create
-from tests.emulator.conftest import connect
+from tests.emulator.clients import connect
 from tests.emulator.iam import ROLES
 from tests.emulator.names import project_number
 from tests.emulator.server import SecretManagerServer

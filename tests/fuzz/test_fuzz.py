@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.targets import HERE, TARGETS, Target, inputs
-from tests.robustness.crash.nightly import by_day
+from tests.support.nightly import by_day
 from tests.support.paths import ROOT
 
 RUNS = 20_000

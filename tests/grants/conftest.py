@@ -11,12 +11,8 @@ from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.grants import Grants
 from daskpki.store.gsm.store import GsmStore
+from tests.support.grantees import KINDS
 from tests.support.gsm_places import GsmPlace, open_place
-
-KINDS = ("trust", "records", "cakey_1", "scheduler_scheduler", "worker_worker", "client_alice", "client_bob")
-WORKER = "serviceAccount:worker@test-project.iam.gserviceaccount.com"
-SCHEDULER = "serviceAccount:scheduler@test-project.iam.gserviceaccount.com"
-ALICE = "user:alice@example.com"
 
 
 @pytest.fixture(params=[("grpc", None), ("rest", "europe-west1")], ids=["grpc-global", "rest-regional"])

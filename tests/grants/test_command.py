@@ -9,8 +9,8 @@ import pytest
 from daskpki import secret_names
 from tests.emulator import MetadataServer, SecretManagerServer
 from tests.emulator.iam import ROLES
-from tests.grants.conftest import ALICE, KINDS, WORKER
 from tests.support.accounts import account
+from tests.support.grantees import ALICE, KINDS, WORKER
 from tests.support.running import Run, runner
 
 OPERATOR = "operator@test-project.iam.gserviceaccount.com"

@@ -15,8 +15,8 @@ from daskpki.records import Draft
 from daskpki.settings import GsmUrl, parse_store_url
 from daskpki.store.gsm.store import GsmStore
 from tests.emulator.clients import grpc_client
-from tests.grants.conftest import ALICE, KINDS, SCHEDULER, WORKER
 from tests.support.drafts import STAMP
+from tests.support.grantees import ALICE, KINDS, SCHEDULER, WORKER
 from tests.support.gsm_places import GsmPlace
 
 WORKER_SECRETS = {"trust", "worker_worker"}

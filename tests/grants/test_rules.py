@@ -9,7 +9,7 @@ import pytest
 from daskpki.grants import ACCESSOR, TOO_NARROW, TOO_WIDE, UNCLEAR, GrantCommands, GrantFinding, Secret, judge
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.iam import Binding
-from tests.grants.conftest import ALICE, SCHEDULER, WORKER
+from tests.support.grantees import ALICE, SCHEDULER, WORKER
 
 PLACE = GrantCommands(GsmUrl("my-project", None), "lab")
 OURS = "daskpki --store gsm://my-project --cluster lab grant"

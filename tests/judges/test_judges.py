@@ -9,7 +9,7 @@ import pytest
 
 from tests.judges.cases import cases
 from tests.judges.judging import JUDGES
-from tests.robustness.crash.nightly import NIGHTLY
+from tests.support.nightly import NIGHTLY
 
 PRESENT = [name for name, judge in JUDGES.items() if NIGHTLY or not judge.in_long_runs]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.robustness.crash.nightly import by_day
+from tests.support.nightly import by_day
 
 HERE = Path(__file__).parent
 SMALL = ("VERSIONS=3", "APPENDS=1")

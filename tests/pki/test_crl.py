@@ -29,8 +29,8 @@ from daskpki.pki.crl import (
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import CRL_LIFETIME
-from tests.robustness.crash.nightly import NIGHTLY
 from tests.support.judges import lint_crl, openssl_verify
+from tests.support.nightly import NIGHTLY
 from tests.support.pki_material import CA_KINDS, NOW, authority, leaf, parse_crl
 
 revocations = st.dictionaries(

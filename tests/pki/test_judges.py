@@ -18,8 +18,8 @@ from daskpki.pki.issuer import Issuer, create_offline_root
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import HOUR, ROOT_CRL_LIFETIME, LeafRequest
 from daskpki.pki.verify import verify_leaf
-from tests.robustness.crash.nightly import by_day
 from tests.support.judges import lint_certificate, lint_crl, lint_pair, openssl_verify
+from tests.support.nightly import by_day
 from tests.support.pki_material import CA_KINDS, NOW, TD, World, authority, identity, key, leaf, worlds
 
 

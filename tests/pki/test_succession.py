@@ -10,8 +10,8 @@ from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki.keys import KeyType
 from daskpki.pki.trust import carried, heirs, sign_succession
 from daskpki.pki.trust_document import Anchor, Succession, encode_document, parse_document
-from tests.pki.test_trust import anchor, document, verify
 from tests.support.pki_material import authority
+from tests.support.trust_documents import anchor, document, verify
 
 ONE, TWO, THREE = (authority(generation=number) for number in (1, 2, 3))
 WORDS = (sign_succession("default", ONE, anchor(TWO)), sign_succession("default", TWO, anchor(THREE)))

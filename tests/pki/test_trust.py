@@ -28,7 +28,6 @@ from daskpki.pki.crl import (
     Revocation,
     check_fresh,
     crl_der,
-    crl_part,
     crl_pem,
     every_revoked_serial,
     is_crl_due,
@@ -61,42 +60,10 @@ from daskpki.pki.trust_document import (
     signed_bytes,
 )
 from tests.support.pki_material import CA_KINDS, NOW, TD, authority, identity, key, leaf
+from tests.support.trust_documents import ONE, anchor, document, part, verify
 
 YEAR = timedelta(days=365)
-ONE, TWO = authority(), authority(generation=2)
-
-
-def anchor(issuer: Issuer, state: str = ACTIVE) -> Anchor:
-    return Anchor(issuer.generation, state, der(issuer.root), tuple(map(der, issuer.chain)))
-
-
-def part(issuer: Issuer, number: int = 1, revoked: Sequence[Revocation] = ()) -> CrlPart:
-    return crl_part(issuer.generation, sign_crl(issuer, revoked, number=number, now=NOW))
-
-
-def document(*states: tuple[Issuer, str], epoch: int = 1, number: int = 1) -> TrustDocument:
-    issuers = states or ((ONE, ACTIVE),)
-    return TrustDocument(
-        format=1,
-        min_reader=1,
-        cluster="default",
-        trust_domain=TD,
-        epoch=epoch,
-        prev=epoch - 1,
-        operation="op-1",
-        issued_at=seconds(NOW),
-        authorities=tuple(anchor(issuer, state) for issuer, state in issuers),
-        crls=tuple(part(issuer, number) for issuer, _ in issuers),
-        log=(3, "0" * 64),
-        schedulers=("tls://10.0.0.5:8786",),
-    )
-
-
-def verify(doc: TrustDocument, issuers: Sequence[Issuer] = (ONE,), **known: Any) -> TrustDocument:
-    """The document after it was signed by these, stored, read and verified."""
-    return verify_trust(parse_trust(sign_trust(doc, issuers)), now=NOW, **known)
-
-
+TWO = authority(generation=2)
 BEFORE = document()
 SIGNED = sign_trust(BEFORE, [ONE]).reveal()
 

@@ -26,12 +26,12 @@ def test_every_file_of_a_journey_exists_once(journey: str, files: str) -> None:
 def test_every_long_test_is_in_the_table() -> None:
     """Those that `--long` makes longer, or runs at all, by the folder that is given to it."""
     switches = (
-        r"^from .* import .*\b(by_day|sample|NIGHTLY)\b",
+        r"^from .* import .*\b(by_day|sample|NIGHTLY|ONE_PLACE)\b",
         r"^@pytest\.mark\.long$",
         r"""environ\.get\("DASKPKI_NIGHTLY"\)""",
     )
     marked = re.compile("|".join(switches), re.MULTILINE)
-    inner = [path for path in tracked("tests/*.py") if len(path.parts) > 2]
+    inner = [path for path in tracked("tests/*.py") if len(path.parts) > 2 and path.parts[1] != "support"]
     found = {path.parts[1] for path in inner if marked.search((ROOT / path).read_text())}
     listed = {
         folder for row in re.findall(r"^\| `scripts/test --long (.+)` \|", PAGE, re.MULTILINE) for folder in row.split()

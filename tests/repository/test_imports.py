@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import daskpki
-from tests.robustness.crash.nightly import sample
+from tests.support.nightly import sample
 from tests.support.paths import BIN, ROOT
 
 

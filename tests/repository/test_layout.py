@@ -6,7 +6,11 @@ import ast
 import re
 import tokenize
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
+
+import pytest
 
 import daskpki
 from tests.support.paths import ROOT, tracked
@@ -42,6 +46,66 @@ def test_module_names_say_something() -> None:
 def test_every_module_says_what_it_is() -> None:
     unsaid = [path for path in tracked("daskpki/*.py", "scripts/*.py") if not _begins_with_docstring(path.as_posix())]
     assert not unsaid
+
+
+SHARED = {"support", "emulator"}
+"""Folders below tests/ from which others import: the helpers, and Google's servers, which are one part."""
+
+
+def private_imports(path: Path, source: str) -> list[str]:
+    """What a module imports from test modules, from a conftest, and from another folder of tests that is not shared."""
+    open_to_it = {*SHARED, path.parts[1]} if path.parts[0] == "tests" else SHARED
+    found = []
+    for name in _imported(path, ast.parse(source)):
+        first, *inner = name.split(".")
+        if first == "tests" and inner:
+            pytest_alone = any(part == "conftest" or part.startswith("test_") for part in inner)
+            if pytest_alone or inner[0] not in open_to_it:
+                found.append(name)
+    return found
+
+
+def _imported(path: Path, tree: ast.Module) -> Iterator[str]:
+    """The dotted names of all that is imported, in functions too, each with what is taken from a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = path.parts[: -node.level] if node.level else ()
+            module = (*package, *([node.module] if node.module else []))
+            yield from (".".join((*module, alias.name)) for alias in node.names)
+
+
+def test_what_tests_share_is_in_support() -> None:
+    modules = tracked("tests/*.py", "scripts/*.py", "docs/*.py")
+    assert [f"{path}: {name}" for path in modules for name in private_imports(path, (ROOT / path).read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from tests.boot.test_dask import running",
+        "from tests.boot import test_dask",
+        "from tests.boot.conftest import cloud",
+        "import tests.boot.conftest",
+        "from .conftest import cloud",
+        "from .test_dask import running",
+        "def later(): from tests.conftest import LONGEST",
+        "from tests.robustness.crash.disk import Disk",
+        "from tests.robustness import crash",
+    ],
+)
+def test_an_import_of_what_is_not_shared_is_found(line: str) -> None:
+    kept = "from pathlib import Path\nfrom tests.emulator import Fault\nfrom tests.support.ports import free_port\n"
+    for path in (Path("tests/boot/test_signals.py"), Path("tests/boot/conftest.py")):
+        assert private_imports(path, kept) == []
+        assert len(private_imports(path, kept + line)) == 1
+
+
+def test_a_folder_imports_its_own_modules_and_scripts_import_none() -> None:
+    line = "from tests.robustness.crash.disk import Disk"
+    assert private_imports(Path("tests/robustness/crash/test_many.py"), line) == []
+    assert private_imports(Path("scripts/benchmarks/store.py"), line) == ["tests.robustness.crash.disk.Disk"]
 
 
 def test_the_package_does_not_grow() -> None:

@@ -21,6 +21,10 @@ from distributed.diagnostics.plugin import InstallPlugin
 from distributed.protocol.serialize import Serialized, ToPickle, serialize
 from distributed.versions import get_versions
 
+from daskpki.identity import Role
+from tests.support.cluster_material import Authority, stock_security
+from tests.support.nodes import Cluster
+
 PADDING = b"\0" * 11_000_000
 """Beyond distributed.comm.offload, where messages are decoded in a thread."""
 
@@ -251,3 +255,12 @@ ATTACKS: dict[str, Callable[[Target], Coroutine[Any, Any, Any]]] = {
         in_nannys_reply,
     )
 }
+
+
+def aim(authority: Authority, cluster: Cluster, directory: Path) -> Target:
+    return Target(
+        address=cluster.address,
+        security=stock_security(authority, authority.leaf(Role.WORKER), directory / "stolen"),
+        proof=directory / "proof",
+        alice=stock_security(authority, authority.leaf(Role.CLIENT, "alice"), directory / "alice"),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from daskpki import secret_names
 from daskpki.boot.launch import boot
 from daskpki.handover import VARIABLE, Handover, load_handover
+from daskpki.identity import parse_slug
+from daskpki.pki.credential import encode_credential
+from daskpki.settings import LocalUrl
+from daskpki.store.local.key_slots import Unlocking
 from tests.emulator.metadata import MetadataServer
 from tests.emulator.server import SecretManagerServer
+from tests.support.local_places import create_store
 from tests.support.material import Cluster
 
 ENTRYPOINT = (sys.executable, "-m", "daskpki.boot")
@@ -101,3 +111,33 @@ def run_entrypoint(
     return subprocess.run(
         [*prefix, *ENTRYPOINT, *argv], env=dict(environ), capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def fill(cluster: Cluster, directory: Path, key_file: Path) -> dict[str, str]:
+    """A local store with the cluster in it; the environment that opens it."""
+    environ = plain_environ(
+        DASKPKI_STORE=f"local:{directory}", DASKPKI_KEY_FILE=str(key_file), DASKPKI_CLUSTER=cluster.name
+    )
+    store = create_store(LocalUrl(directory), unlock=Unlocking(key_file=key_file), environ=environ)
+    for slug, credential in cluster.credentials.items():
+        role, name = parse_slug(slug)
+        secret = secret_names.credential_id(cluster.name, role, name)
+        store.secrets.create(secret, labels=secret_names.labels(cluster.name, role.value, name))
+        store.secrets.add(secret, encode_credential(credential, 1))
+    store.secrets.create(
+        secret_names.trust_id(cluster.name), labels=secret_names.labels(cluster.name, secret_names.TRUST)
+    )
+    store.secrets.add(secret_names.trust_id(cluster.name), cluster.trust)
+    store.close()
+    return environ
+
+
+def service_account(path: Path, token_uri: str) -> Path:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    info = {"type": "service_account", "client_email": "w@p.iam.gserviceaccount.com", "private_key": text.decode()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(info | {"token_uri": token_uri, "private_key_id": "1"}))
+    return path

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, Self
 
 from tests.emulator.http_listener import HttpListener, HttpReply, HttpRequest
+from tests.emulator.server import SecretManagerServer
 
 OVERRIDES = {
     "COMPUTE": "/compute/v1/",
@@ -248,6 +249,14 @@ class GoogleCloud:
     def _remove(self, path: str) -> None:
         self._exists(path)
         del self.items[path]
+
+
+class Clouds(NamedTuple):
+    """The capture server, Secret Manager, and the environment for `gcloud` and `daskpki`."""
+
+    google: GoogleCloud
+    secrets: SecretManagerServer
+    environ: Mapping[str, str]
 
 
 def _completed(kind: str, body: Json) -> Json:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from distributed import Security
 
 from daskpki.authority.crl import DROPPED_LIMIT
 from daskpki.cluster.enforcement import Enforcement
@@ -239,3 +240,10 @@ class Authority:
             certificate.serial_number,
             self.issuer.generation,
         )
+
+
+def stock_security(authority: Authority, leaf: Leaf, directory: Path) -> Security:
+    """Dask's own Security for a leaf, as any role: what an attacker has."""
+    files = authority.files(leaf, directory)
+    fields = {f"tls_{role.value}_{part}": getattr(files, part) for role in Role for part in ("cert", "key")}
+    return Security(tls_ca_file=files.ca, require_encryption=True, **fields)

@@ -19,11 +19,13 @@ from urllib.parse import parse_qs
 
 import yaml
 
+from daskpki.identity import Role
 from tests.emulator.http_listener import HttpListener, HttpReply, HttpRequest
 from tests.emulator.metadata import MetadataServer
 from tests.emulator.server import SecretManagerServer
 from tests.support.boot_cloud import ENTRYPOINT, plain_environ
 
+ACCOUNTS = {role: f"{role.value}@test-project.iam.gserviceaccount.com" for role in (Role.SCHEDULER, Role.WORKER)}
 IMAGE = "europe-west1-docker.pkg.dev/test-project/dask/dask:1"
 INSTANCES = "/compute/v1/projects/test-project/zones/us-east1-c/instances"
 

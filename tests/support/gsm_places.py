@@ -6,16 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import pytest
+
 from daskpki.settings import ENDPOINT, GsmUrl
 from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.secrets import GsmOptions
 from daskpki.store.gsm.store import GsmStore
 from tests.emulator import Fault, SecretManagerServer
+from tests.support.nightly import sample
 
 IMPATIENT = RetryPolicy(deadline=20.0, attempt_timeout=10.0, first_wait=0.02, longest_wait=0.5)
 """For tests: as in earnest, but with short waits."""
 
 WRITES = ("CreateSecret", "UpdateSecret", "DeleteSecret", "AddSecretVersion", "*ableSecretVersion", "Destroy*")
+PLACES = {"grpc-global": ("grpc", None), "rest-regional": ("rest", "europe-west1")}
+ONE_PLACE = pytest.mark.parametrize("place", sample(list(PLACES), one_of=2), indirect=True)
+"""For long tests of what does not depend on the transport."""
 _SERVERS: dict[str, SecretManagerServer] = {}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgpack
 
 from daskpki.cluster.sealed.helper_pool import Helpers, Limits
-from tests.cluster.sealed.test_helper_pool import request
+from tests.support.helper_messages import request
 from tests.support.hostile import STILL_WORKS, WAYS_OUT, Trial
 
 _ALLOW, _REFUSE, _LANDLOCK = 0x7FFF0000, 0x00050000 | 1, 444

@@ -20,9 +20,9 @@ import dask
 import kopf
 import yaml
 
-from tests.boot.test_retiring import PAYLOAD, Machine
 from tests.support.kubernetes_api import NAMESPACE, serving
 from tests.support.ports import free_port
+from tests.support.retiring import PAYLOAD, Machine
 
 MANIFEST = Path(__file__).parents[2] / "docs" / "deploy" / "kubernetes" / "operator" / "cluster.yaml"
 GROUP = "lab-default"

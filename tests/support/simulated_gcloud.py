@@ -6,7 +6,7 @@ It knows the commands that a plan runs and nothing else; that the real CLI takes
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from daskpki import secret_names
@@ -22,6 +22,12 @@ LISTS = {
     ("compute", "instances"): "machines",
     ("compute", "instance-templates"): "templates",
     ("compute", "instance-groups", "managed"): "groups",
+}
+SUBNET = {
+    "name": "dask",
+    "network": "projects/p/global/networks/default",
+    "region": "regions/europe-west1",
+    "privateIpGoogleAccess": True,
 }
 
 
@@ -123,6 +129,13 @@ class SimulatedCloud:
             case _:
                 raise AssertionError(words)
         return None
+
+
+def simulated(secrets: Sequence[str] = ()) -> SimulatedCloud:
+    """With Private Google Access in its subnet."""
+    cloud = SimulatedCloud("lab", secrets)
+    cloud.subnets = [SUBNET]
+    return cloud
 
 
 def _pairs(text: str) -> dict[str, str]:

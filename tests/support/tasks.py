@@ -367,3 +367,25 @@ def use_actor(counter: Any) -> int:
 
 def log_long_event(size: int) -> None:
     get_worker().log_event("long", "x" * size)
+
+
+SUBMITS = [
+    nested_submit,
+    nested_worker_client,
+    nested_compute,
+    nested_as_completed,
+    nested_after_seceding,
+    nested_in_a_coroutine,
+    nested_executor,
+    nested_done_callback,
+    nested_wait,
+    nested_exception,
+    nested_get,
+    nested_client_compute,
+    nested_persist,
+    nested_cancelled,
+    nested_fire_and_forget,
+    nested_chain,
+]
+"""Ways to have a task compute 3."""
+HANDS_ON_FUTURES = [nested_in_a_variable, nested_in_a_queue, nested_in_a_coroutines_queue]

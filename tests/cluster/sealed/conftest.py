@@ -9,8 +9,7 @@ import pytest
 from distributed import Client
 
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
 from tests.support.nodes import Cluster, cluster
 
 SECONDS = 12

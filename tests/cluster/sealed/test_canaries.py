@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from daskpki.identity import Role
-from tests.cluster.conftest import stock_security
-from tests.cluster.test_code_execution import aim
-from tests.support.attacks import ATTACKS
+from tests.support.attacks import ATTACKS, aim
 from tests.support.canaries import FAMILIES, Aim, sang
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
 from tests.support.layer import LAYER
 from tests.support.nodes import Cluster
 

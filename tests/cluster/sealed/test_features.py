@@ -27,11 +27,10 @@ from daskpki.doctor.scheduler import check_code, dial
 from daskpki.handover import SEALED
 from daskpki.identity import Role
 from daskpki.pki.profile import Grade
-from tests.cluster.conftest import stock_security
-from tests.cluster.test_worker_clients import HANDS_ON_FUTURES, SUBMITS
 from tests.support import tasks
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, stock_security
 from tests.support.nodes import Cluster
+from tests.support.tasks import HANDS_ON_FUTURES, SUBMITS
 from tests.support.work import Installs, Watches, managing, measured, nested, under_worker_client
 
 pytestmark = pytest.mark.cluster

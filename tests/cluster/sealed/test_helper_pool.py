@@ -10,37 +10,19 @@ from typing import Any
 
 import msgpack
 import pytest
-from dask._expr import LLGExpr
 from distributed import Client
-from distributed.protocol import core
-from distributed.protocol.serialize import Serialized, ToPickle, serialize, to_serialize
+from distributed.protocol.serialize import Serialized, serialize, to_serialize
 from msgpack.ext import ExtType
 
 from daskpki.cluster.sealed.graphs import GraphFailedError, checked_graph, checked_request
 from daskpki.cluster.sealed.helper_pool import ForgedAnswerError, HelperFailedError, Helpers, Limits, parse_limits
 from daskpki.errors import UsageError
-from tests.robustness.crash.nightly import sample
+from tests.support.helper_messages import MOST, request, table
 from tests.support.hostile import STILL_WORKS, TAKEN_OVER, WAYS_OUT, Configured, Hostile, Trial
+from tests.support.nightly import sample
 from tests.support.nodes import Cluster
 
 pytestmark = pytest.mark.cluster
-
-MOST = 1000
-
-
-def request(tasks: dict[str, Any], **fields: Any) -> list[Any]:
-    """What a scheduler asks of a helper about a graph."""
-    expression = Serialized(*serialize(to_serialize(LLGExpr(tasks)), on_error="raise"))
-    usual: dict[str, Any] = {
-        "keys": list(tasks),
-        "internal_priority": None,
-        "code": (),
-        "annotations": {},
-        "span_metadata": {},
-    }
-    opened = {"code", "annotations", "span_metadata"}
-    wrapped = {name: ToPickle(value) if name in opened else value for name, value in (usual | fields).items()}
-    return core.dumps({"expr_ser": expression, "validate": False, "config": {}} | wrapped)
 
 
 def read(answer: list[bytearray]) -> Any:
@@ -148,25 +130,6 @@ def test_a_graph_is_opened_under_the_schedulers_configuration(helpers: Helpers) 
     expression = Serialized(*serialize(to_serialize(Configured()), on_error="raise"))
     asked = request({}, expr_ser=expression, keys=["tuned"], config={"optimization": {"daskpki": "tuned"}})
     assert set(helpers.rehearse(asked, read).tasks) == {"tuned"}
-
-
-def table(**fields: Any) -> list[bytes]:
-    """A helper's answer about two tasks, the second after the first, and a key of somebody else's."""
-    usual = {
-        "keys": ["other", "a", "b"],
-        "dependencies": [[0], [1]],
-        "nodes": [b"1", b"2"],
-        "producers": [True, False],
-        "priorities": [0, 1],
-        "blobs": [b"x"],
-        "buffers": {1: [0]},
-        "shuffles": {1: ["array", "id", [2, 3], [], b"spec"]},
-        "annotations": {"retries": [[0, 2]]},
-        "for_all": {"priority": 3},
-        "code": [["x = 1", 1, 1, "f"]],
-        "span_metadata": {"collections": [{"type": "x"}]},
-    }
-    return [msgpack.packb(usual | fields)]
 
 
 @pytest.mark.every_version

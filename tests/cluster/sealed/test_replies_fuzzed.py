@@ -15,8 +15,8 @@ from msgpack.ext import ExtType
 from daskpki.cluster.sealed.graphs import CheckedGraph, GraphFailedError, checked_graph, checked_request
 from daskpki.cluster.sealed.helper_pool import ForgedAnswerError
 from daskpki.cluster.values import KINDS
-from tests.cluster.sealed.test_helper_pool import MOST, table
-from tests.robustness.crash.nightly import by_day
+from tests.support.helper_messages import MOST, table
+from tests.support.nightly import by_day
 
 WORKERS = ["a", "b", "c"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.emulator import SecretManagerServer
 from tests.robustness.crash import cloud, disk
 from tests.robustness.crash.calls import Point
-from tests.robustness.crash.cases import CASES, Case
+from tests.support.crash_cases import CASES, Case
 
 Verdict = tuple[str, Point | cloud.Point, BaseException | None]
 

@@ -19,8 +19,8 @@ from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.store import GsmStore
 from daskpki.store.port import Store
 from tests.emulator import Fault, SecretManagerServer
-from tests.robustness.crash.cases import Case
 from tests.robustness.crash.judge import Place, judge, trusted
+from tests.support.crash_cases import Case
 
 FAULTS: Final[dict[str, Callable[[int], list[dict[str, Any]]]]] = {
     "UNAVAILABLE": lambda n: [{"nth": n, "status": "UNAVAILABLE"}],

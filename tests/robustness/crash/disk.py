@@ -26,8 +26,8 @@ from daskpki.store.opening import open_store
 from daskpki.store.port import Store
 from tests.robustness.crash import calls
 from tests.robustness.crash.calls import KILL, Point
-from tests.robustness.crash.cases import Case
 from tests.robustness.crash.judge import Place, judge, trusted
+from tests.support.crash_cases import Case
 
 _KILLED: Final = (-9, 137)
 _FAILED: Final = (1, 5, 75)

@@ -32,9 +32,9 @@ from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.records import ABANDONED, ISSUED, RESERVED, REVOKED, REVOKING
 from daskpki.store.port import ENABLED, Store
-from tests.robustness.crash.cases import Case, issue
-from tests.robustness.crash.rollovers import check_ended, followed
+from tests.support.crash_cases import Case, issue
 from tests.support.key_search import Canary
+from tests.support.rollovers import check_ended, followed
 
 TEN_MINUTES: Final = timedelta(seconds=601)
 _PLAIN: Final = (b"PRIVATE KEY-----", b"MIGHAgEAMBMGByqGSM49", bytes.fromhex("308187020100301306072a8648ce3d"))

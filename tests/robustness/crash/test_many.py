@@ -18,8 +18,8 @@ from daskpki.authority.ca import CertificateAuthority
 from daskpki.records import ISSUED
 from daskpki.store.port import Store
 from tests.robustness.crash.disk import Disk
-from tests.robustness.crash.nightly import by_day
 from tests.support.gsm_places import open_place
+from tests.support.nightly import by_day
 
 ON_DISK, EACH_ON_DISK = by_day((8, 25), night=(16, 200))
 IN_THE_CLOUD, EACH_IN_THE_CLOUD = by_day((4, 5), night=(8, 200))

@@ -21,13 +21,13 @@ from daskpki.authority.ca import CertificateAuthority
 from daskpki.inventory import CertificateRecord
 from daskpki.records import ISSUED, REVOKED
 from tests.robustness.crash.calls import KILL, Point, injecting
-from tests.robustness.crash.cases import CASES, issue
 from tests.robustness.crash.disk import Disk, Outcome
 from tests.robustness.crash.judge import Place, judge
-from tests.robustness.crash.nightly import sample
 from tests.robustness.crash.planted import heedless
+from tests.support.crash_cases import CASES, issue
 from tests.support.fragile import FragileStore, Meanwhile
 from tests.support.gsm_places import GsmPlace, open_place
+from tests.support.nightly import sample
 
 DAY = timedelta(days=1)
 LATER = ("faketime", "-f", "+25d")

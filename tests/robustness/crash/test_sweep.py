@@ -13,10 +13,10 @@ import pytest
 from daskpki.errors import NotTrustedError
 from tests.emulator import SecretManagerServer
 from tests.robustness.crash import cloud, disk
-from tests.robustness.crash.cases import CASES
 from tests.robustness.crash.judge import judge, plain_keys, trusted
-from tests.robustness.crash.nightly import by_day, sample
 from tests.robustness.crash.planted import forgetful
+from tests.support.crash_cases import CASES
+from tests.support.nightly import by_day, sample
 
 P = TypeVar("P")
 

@@ -10,8 +10,8 @@ import pytest
 
 from daskpki.errors import AmbiguousError
 from daskpki.store.append_chain import AppendChain, ChainHead, Link, Outcome, Tip
-from tests.robustness.crash.nightly import by_day
 from tests.support.chain_model import Entries, Run
+from tests.support.nightly import by_day
 
 NONE: Final[Mapping[int, ChainHead[Entries] | None]] = MappingProxyType({})
 SCHEDULES = by_day(200, night=3000)

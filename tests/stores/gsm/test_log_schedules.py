@@ -16,8 +16,8 @@ from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.log_format import State
 from daskpki.store.port import SecretStore
-from tests.robustness.crash.nightly import by_day
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
+from tests.support.nightly import by_day
 from tests.support.simulator import Crash, SimulatedSecret, SimulatedStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,9 +12,8 @@ from daskpki.inventory import Inventory
 from daskpki.records import Draft
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.store import GsmStore
-from tests.stores.gsm.conftest import ONE_PLACE
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
-from tests.support.gsm_places import GsmPlace
+from tests.support.gsm_places import ONE_PLACE, GsmPlace
 
 CHANCE = random.Random(4)
 ADD, ACCESS, CREATE, DESTROY = "AddSecretVersion", "AccessSecretVersion", "CreateSecret", "DestroySecretVersion"

@@ -16,9 +16,8 @@ from daskpki.records import Draft
 from daskpki.settings import ENDPOINT
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.store import GsmStore
-from tests.stores.gsm.conftest import ONE_PLACE
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
-from tests.support.gsm_places import IMPATIENT, GsmPlace
+from tests.support.gsm_places import IMPATIENT, ONE_PLACE, GsmPlace
 
 RECORDS = secret_names.records_id("c")
 CHANCE = random.Random(5)

@@ -20,9 +20,9 @@ from daskpki.confidential import Confidential
 from daskpki.store.local.backup import write_backup
 from daskpki.store.local.store import LocalStore
 from daskpki.store.testing.backing import add_versions, append_records, processes, run
-from tests.robustness.crash.nightly import sample
 from tests.support.crashing import ROUNDS, SECRET
 from tests.support.local_places import LocalPlace
+from tests.support.nightly import sample
 
 
 def straced(root: Path, action: str, inject: str, calls: str, number: int) -> tuple[list[str], int]:

@@ -14,7 +14,7 @@ import pexpect
 import pytest
 
 from daskpki.credentials.contexts import Context, Contexts
-from tests.doctor.test_scheduler import Talk, listening, over_tls
+from tests.support.listeners import Talk, listening, over_tls
 from tests.support.material import make_cluster
 from tests.support.running import Run
 

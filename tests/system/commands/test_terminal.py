@@ -18,8 +18,8 @@ import pytest
 
 from daskpki import CertificateAuthority
 from daskpki.identity import Role
-from tests.robustness.crash.nightly import sample
 from tests.support.local_places import LocalPlace
+from tests.support.nightly import sample
 from tests.support.running import Run
 
 

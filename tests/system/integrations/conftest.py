@@ -17,10 +17,9 @@ from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.secret_names import credential_id, trust_id
 from tests.emulator.server import SecretManagerServer
+from tests.support.compute_engine import ACCOUNTS
 from tests.support.key_search import Canary
 from tests.support.material import Cluster, make_cluster
-
-ACCOUNTS = {role: f"{role.value}@test-project.iam.gserviceaccount.com" for role in (Role.SCHEDULER, Role.WORKER)}
 
 
 @pytest.fixture(scope="session")

@@ -26,11 +26,10 @@ from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.credential import certificate_pem, key_pem
 from tests.emulator.server import SecretManagerServer
-from tests.support.compute_engine import IMAGE, ComputeEngine
+from tests.support.compute_engine import ACCOUNTS, IMAGE, ComputeEngine
 from tests.support.key_search import Canary
 from tests.support.material import Cluster
 from tests.support.ports import free_port
-from tests.system.integrations.conftest import ACCOUNTS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("configuration")]
 

@@ -11,7 +11,7 @@ from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.store.append_chain import trust_chain
 from daskpki.store.port import Store
-from tests.robustness.crash.cases import Ending
+from tests.support.crash_cases import Ending
 
 
 def followed(store: Store, cluster: str, previous: TrustDocument | None, now: datetime) -> TrustDocument | None:

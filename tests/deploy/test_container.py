@@ -11,14 +11,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped] # published without types
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.settings import parse_settings
-from tests.support.manifests import MANIFESTS, assert_restricted, manifests
+from tests.support.manifests import MANIFESTS, assert_restricted, assert_taken_by_kubernetes, manifests
 from tests.support.paths import BIN, ROOT, SUPPORT
 from tests.support.sandbox import AS_ROOT
 
@@ -141,7 +140,7 @@ def test_health_in_a_container() -> None:
 
 @pytest.mark.parametrize("manifest", manifests(), ids=lambda one: f"{one['kind']}-{one['metadata']['name']}")
 def test_kubernetes_takes_the_manifests(manifest: dict[str, Any]) -> None:
-    kubernetes_validate.validate(manifest, "1.30", strict=True)
+    assert_taken_by_kubernetes(manifest)
 
 
 def pods() -> list[tuple[str, dict[str, Any]]]:

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
@@ -147,6 +146,8 @@ AGENTS_SCHEMA = {
 
 
 def test_the_ops_agents_configuration_has_its_form_and_prometheus_takes_what_it_scrapes(tmp_path: Path) -> None:
+    import jsonschema  # takes seconds to load, and every process of a run collects all modules
+
     text = AGENT.read_text()
     judge = jsonschema.Draft202012Validator(AGENTS_SCHEMA)
     document = yaml.safe_load(text)

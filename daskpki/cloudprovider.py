@@ -21,7 +21,7 @@ from daskpki.boot.settings import parse_settings
 from daskpki.cluster.security import PkiSecurity
 from daskpki.errors import UsageError
 from daskpki.identity import Role
-from daskpki.settings import parse_gsm
+from daskpki.settings import parse_store_url, require_gsm
 
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 """The scope that Secret Manager needs; a VM is limited by its service account's grants."""
@@ -123,7 +123,7 @@ class GCPCluster(stock.GCPCluster):
         cluster = dialling.enforcement(Role.CLIENT).trust.cluster
         environment = {
             **check_variables(env_vars or {}),
-            "DASKPKI_STORE": str(parse_gsm(store)),
+            "DASKPKI_STORE": str(require_gsm(parse_store_url(store))),
             "DASKPKI_CLUSTER": cluster,
         }
         if docker_image != shlex.quote(docker_image):

@@ -102,11 +102,10 @@ def parse_store_url(text: str) -> StoreUrl:
     )
 
 
-def parse_gsm(text: str) -> GsmUrl:
-    """Parse the URL of a store on Secret Manager; UsageError for any other, which no VM could read."""
-    url = parse_store_url(text)
+def require_gsm(url: StoreUrl) -> GsmUrl:
+    """Return the URL of a store on Secret Manager; UsageError for any other, which no VM could read."""
     if not isinstance(url, GsmUrl):
-        raise UsageError(f"VMs cannot read the store {text!r}", hint="gsm://PROJECT")
+        raise UsageError(f"VMs cannot read the store {str(url)!r}", hint="gsm://PROJECT")
     return url
 
 

@@ -14,7 +14,7 @@ import typer
 from daskpki.cli.invocation import Commands, Invocation, YesOption, replace_parameter
 from daskpki.deploy.settings import Deployment, Site, check_deployment
 from daskpki.errors import NothingToDo, UsageError
-from daskpki.settings import parse_gsm
+from daskpki.settings import require_gsm
 
 if TYPE_CHECKING:
     from daskpki.deploy.gcloud import Run
@@ -92,7 +92,7 @@ def gcp(invocation: Invocation, settings: dict[str, Any], use: Use = Use()) -> N
     The plan is shown first. Without --apply nothing changes; applying twice changes nothing. No secret is in a command,
     in metadata or in an environment. CA, credentials and enabled services outlive --destroy.
     """
-    store = parse_gsm(str(invocation.url))
+    store = require_gsm(invocation.url)
     wanted = None
     if {"zone", "image"} <= settings.keys():
         # Steps run in another directory, so the path has to be absolute.

@@ -13,7 +13,7 @@ import pytest
 
 from daskpki.deploy.export import script, user_data
 from daskpki.deploy.settings import Deployment
-from daskpki.settings import parse_gsm
+from daskpki.settings import parse_store_url, require_gsm
 from tests.support.deployments import IMAGE, STORE
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.mark.parametrize("form", ["script", "cloud-init"])
 def test_an_export_reads_nothing_and_needs_no_gcloud(run: Run, form: str) -> None:
     done = run(*PLACE, f"--export={form}", path="/nonexistent")
-    wanted = Deployment(store=parse_gsm(STORE), cluster="lab", zone="europe-west1-b", image=IMAGE)
+    wanted = Deployment(store=require_gsm(parse_store_url(STORE)), cluster="lab", zone="europe-west1-b", image=IMAGE)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (script(wanted) if form == "script" else user_data(wanted))
     document = json.loads(run(*PLACE, f"--export={form}", "--json", path="/nonexistent").stdout)

@@ -17,7 +17,7 @@ from daskpki.deploy.apply import plan_from
 from daskpki.deploy.export import script, user_data
 from daskpki.deploy.settings import Deployment, check_deployment
 from daskpki.errors import UsageError
-from daskpki.settings import parse_gsm
+from daskpki.settings import parse_store_url, require_gsm
 from tests.support.deployments import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED, deployment
 
 ALL = [NODE, CLUSTER, ISOLATED, MOUNTING, SHARED]
@@ -94,7 +94,9 @@ def test_user_data_of_an_unknown_part_is_refused() -> None:
     workers=st.integers(0, 3),
 )
 def test_the_unit_starts_one_unprivileged_container(store: str, cluster: str, image: str, workers: int) -> None:
-    wanted = replace(deployment(workers=workers), store=parse_gsm(store), cluster=cluster, image=image)
+    wanted = replace(
+        deployment(workers=workers), store=require_gsm(parse_store_url(store)), cluster=cluster, image=image
+    )
     part = "worker" if workers else "node"
     document = yaml.safe_load(user_data(check_deployment(wanted), part))
     (file,) = document["write_files"]

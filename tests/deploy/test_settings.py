@@ -9,7 +9,7 @@ import pytest
 from daskpki.deploy.blueprint import container, parts
 from daskpki.deploy.settings import Owner, account_email, account_id, check_deployment, internal_host
 from daskpki.errors import PolicyError, UsageError
-from daskpki.settings import parse_gsm
+from daskpki.settings import parse_store_url, require_gsm
 from tests.support.deployments import deployment
 
 
@@ -88,9 +88,9 @@ def test_a_malformed_setting_is_refused(settings: dict[str, object], message: st
 
 def test_a_local_store_and_a_projects_number_are_refused() -> None:
     with pytest.raises(UsageError, match="VMs cannot read the store 'local:'"):
-        parse_gsm("local:")
+        require_gsm(parse_store_url("local:"))
     with pytest.raises(UsageError, match="is a project's number"):
-        check_deployment(replace(deployment(), store=parse_gsm("gsm://123456789")))
+        check_deployment(replace(deployment(), store=require_gsm(parse_store_url("gsm://123456789"))))
 
 
 def test_a_secret_goes_to_the_environment_only_where_that_was_allowed() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daskpki.deploy.settings import Deployment, check_deployment
-from daskpki.settings import parse_gsm
+from daskpki.settings import parse_store_url, require_gsm
 
 STORE = "gsm://project-one"
 IMAGE = "europe-west1-docker.pkg.dev/project-one/dask/dask:2026.8.0"
@@ -30,5 +30,11 @@ def deployment(**settings: object) -> Deployment:
     """A deployment with the blog post's machine, unless the settings say otherwise."""
     chosen = {"machine_type": "e2-highcpu-16", "threads_per_worker": 1, "memory_per_worker": "1", **settings}
     return check_deployment(
-        Deployment(store=parse_gsm(STORE), cluster="lab", zone="europe-west1-b", image=IMAGE, **chosen)  # type: ignore[arg-type] # fields by name
+        Deployment(
+            store=require_gsm(parse_store_url(STORE)),
+            cluster="lab",
+            zone="europe-west1-b",
+            image=IMAGE,
+            **chosen,  # type: ignore[arg-type] # fields by name
+        )
     )

@@ -88,10 +88,7 @@ class CloudFormatter(logging.Formatter):
         """Format a record as one line."""
         severity = record.levelname if record.levelname in _SEVERITIES else "DEFAULT"
         event = getattr(record, "audit", None)
-        message = record.getMessage() if event is None else _in_words(event)
+        words = [] if event is None else [event[part] for part in ("kind", "peer", "address", "detail")]
+        message = " ".join(filter(None, words)) or record.getMessage()
         trace = self.formatException(record.exc_info) if record.exc_info else None
         return structured(severity, message, record.name, at=record.created, audit=event, stack_trace=trace)
-
-
-def _in_words(event: dict[str, Any]) -> str:
-    return " ".join(filter(None, (event["kind"], event["peer"], event["address"], event["detail"])))

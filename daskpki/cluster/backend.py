@@ -38,7 +38,7 @@ from daskpki.cluster.policy import (
 )
 from daskpki.cluster.refusal import turned_away
 from daskpki.cluster.web.server import stand_before
-from daskpki.errors import NotTrustedError
+from daskpki.errors import NotTrustedError, UnavailableError
 from daskpki.identity import Identity, Role
 
 SERVER_ARGUMENT: Final = "daskpki_server"
@@ -75,7 +75,10 @@ class PkiConnector(tcp.TLSConnector):
         refresh = enforcement.on_dial
         if refresh is not None:
             await refresh.begin()
-        arguments["ssl_context"] = context = enforcement.client_context()
+        try:
+            arguments["ssl_context"] = context = enforcement.client_context()
+        except UnavailableError as error:
+            raise CommClosedError(str(error)) from error
         try:
             comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
         except FatalCommClosedError as error:

@@ -6,7 +6,6 @@ descriptors nobody can connect. At the limit the longest idle connection is clos
 
 from __future__ import annotations
 
-import errno
 import selectors
 import socket
 from collections import OrderedDict
@@ -24,7 +23,7 @@ from tornado.tcpserver import TCPServer
 
 from daskpki.cluster.audit import TURNED_AWAY, Audit
 from daskpki.cluster.refusal import Reason, reason_at_tls
-from daskpki.cluster.tls import PkiSocket
+from daskpki.cluster.tls import EXHAUSTED, PkiSocket
 
 DEADLINE: Final = 10
 """Seconds in all that we wait for a peer before its handshake is over."""
@@ -39,7 +38,6 @@ _SEVERAL: Final = 16
 _FEWEST: Final = 64
 _MOST: Final = 2048
 """Bounds of the pending connections: enough for a fleet that connects at once, and at most 100 MB of memory."""
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 # Poll takes descriptors above 1,024, and needs none of its own; Windows has select alone.
 _Selector: Final[Any] = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -172,7 +170,7 @@ class PendingConnections:
         """Record `error` of an accept; return whether to accept again at once."""
         why = f"a connection could not be accepted: {error}"
         self._audit.record(TURNED_AWAY, detail=why, reason=Reason.TLS)
-        if error.errno not in _EXHAUSTED:
+        if error.errno not in EXHAUSTED:
             return False
         why = f"no descriptors or memory left ({error})"
         # Several, since the rest of the process needs some as well.

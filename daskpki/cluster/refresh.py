@@ -120,7 +120,7 @@ def take_newest(manager: TrustManager, source: Source, refused: Refused) -> bool
 
 
 def _answers(ask: Callable[[], bool], missing: str) -> bool:
-    """Return the result of `ask`; log an error of the source and return False, so that the next lookup still comes."""
+    """Return the result of `ask`; log an error and return False, so that the next lookup still comes."""
     try:
         return ask()
     except DaskpkiError as error:
@@ -302,12 +302,8 @@ class DialRefresh:
 
     def _apply(self, signed: Confidential | None) -> None:
         """Put the result of a lookup in force, also if another client of this process began it."""
-        if signed is None:
-            return
-        try:
-            self._manager.offer(signed)
-        except NotTrustedError as error:
-            _report(TrustMessage(signed), error)
+        if signed is not None:
+            _answers(partial(self._manager.offer, signed), "the newest trust document is not in force")
 
     async def finish(self) -> None:
         """Wait for the lookup, once TLS is up, but no longer than PATIENCE since it began."""

@@ -13,6 +13,7 @@ encrypted under a random passphrase that never leaves this process, and the file
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import select
@@ -25,11 +26,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.errors import NotTrustedError
+from daskpki.errors import NotTrustedError, UnavailableError
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 
 _SWEEPER: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _WAITING: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _LOUD: Final = frozenset({ssl.SSL_ERROR_SSL, ssl.SSL_ERROR_SYSCALL})
 
 
@@ -126,14 +128,19 @@ def _context(protocol: int, pair: KeyPair, anchors: Sequence[bytes], minimum: ss
 
 
 def load_key_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
-    """Load key and certificates into `context`; NotTrustedError if they do not match or do not parse."""
+    """Load key and certificates into `context`; NotTrustedError if they do not match or do not parse.
+
+    UnavailableError if no descriptor is left for it, which says nothing about the key.
+    """
     try:
         if _DESCRIPTORS.is_dir():
             with _pipe(pair.certificates.encode()) as certificates, _pipe(pair.key.reveal()) as key:
                 context.load_cert_chain(certificates, key)
         else:
             load_through_sealed_file(context, pair)
-    except OSError:  # ssl.SSLError is one; through a pipe OpenSSL's errors come with a misleading errno (ESPIPE)
+    except OSError as error:  # as ssl.SSLError is; through a pipe, OpenSSL's errors have a misleading errno (ESPIPE)
+        if error.errno in EXHAUSTED and not isinstance(error, ssl.SSLError):
+            raise UnavailableError(f"the key cannot be loaded now: {error.strerror}") from error
         raise NotTrustedError(
             "key and certificate cannot be loaded: they do not belong together, or are not unencrypted PEM"
         ) from None

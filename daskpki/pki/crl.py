@@ -127,7 +127,7 @@ def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -
 
     With `now` None the dates are left to the caller: the revocations of an outdated list are still true.
     """
-    crl = _load(_der(data))
+    crl = _load(single_der(data, "the CRL", (_LABEL,), limit=MAX_CRL))
     if crl.issuer != issuer.subject:
         raise NotTrustedError(f"the CRL is of {crl.issuer.rfc4514_string()}, not of {issuer.subject.rfc4514_string()}")
     try:
@@ -155,10 +155,6 @@ def check_dates(crl: Crl, now: datetime) -> None:
             f"the CRL ran out at {rfc3339(crl.next_update)}, and it is {rfc3339(moment_)}",
             hint="any command that opens the CA key signs a new one",
         )
-
-
-def _der(data: bytes) -> bytes:
-    return single_der(data, "the CRL", (_LABEL,), limit=MAX_CRL)
 
 
 def _load(der: bytes) -> x509.CertificateRevocationList:

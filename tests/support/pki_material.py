@@ -16,6 +16,7 @@ from daskpki.pki import crl
 from daskpki.pki.crl import Crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, PrivateKey, generate_key
+from daskpki.pki.pem import single_der
 from daskpki.pki.profile import DAY, MIN_TTL, LeafRequest, Policy, make_policy
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -71,7 +72,7 @@ def leaf(
 
 def parse_crl(data: bytes) -> Crl:
     """A CRL in DER or PEM, not verified: what the parser alone makes of it."""
-    return crl._contents(crl._load(crl._der(data)))
+    return crl._contents(crl._load(single_der(data, "the CRL", (crl._LABEL,), limit=crl.MAX_CRL)))
 
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)

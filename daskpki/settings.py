@@ -147,18 +147,21 @@ def parse_endpoint(text: str, variable: str = ENDPOINT) -> Endpoint:
         raise UsageError(
             f"{variable}={shown(text)} is not an endpoint", hint="https://HOST, http://HOST:PORT or grpc://HOST:PORT"
         )
-    if scheme != "https" and not _is_loopback(host):
+    if scheme != "https" and host != "localhost" and not is_loopback(host):
         raise UsageError(f"{variable}={shown(text)} is unencrypted and not on this machine", hint="use https://HOST")
     return Endpoint(address, GRPC if scheme == "grpc" else REST, encrypted=scheme == "https")
 
 
-def _is_loopback(host: str) -> bool:
-    from ipaddress import ip_address
+def is_loopback(address: str) -> bool:
+    """True if an IP address, with or without a zone, is a loopback address."""
+    from ipaddress import IPv6Address, ip_address
 
     try:
-        return ip_address(host).is_loopback
+        parsed = ip_address(address.partition("%")[0])
     except ValueError:
-        return host == "localhost"
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return (mapped or parsed).is_loopback
 
 
 def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:

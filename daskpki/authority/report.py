@@ -256,12 +256,8 @@ def _chart(bins: Sequence[Bin], sorts: tuple[str, ...], label: str) -> Chart | N
 
 def _round_up(most: int) -> int:
     """The smallest of 2, 4, 10, 20, 40, 100, ... that is at least `most`."""
-    scale = 1
-    while True:
-        for factor in (2, 4, 10):
-            if factor * scale >= most:
-                return factor * scale
-        scale *= 10
+    scale: int = 10 ** (len(str(max(most - 1, 1))) - 1)
+    return next(factor * scale for factor in (2, 4, 10) if factor * scale >= most)
 
 
 def _y(value: float, top: int) -> float:

@@ -6,6 +6,7 @@ descriptors nobody can connect. At the limit the longest idle connection is clos
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 from collections import OrderedDict
@@ -35,6 +36,8 @@ _AT_ONCE: Final = 128
 """Connections that are accepted in one turn of the event loop, as in tornado."""
 _SEVERAL: Final = 16
 """Connections that are looked at, or closed, in one step: a few, since each step costs a system call."""
+_SPARE: Final = 8
+"""Descriptors that this process needs itself to ask its store, and to load a key."""
 _FEWEST: Final = 64
 _MOST: Final = 2048
 """Bounds of the pending connections: enough for a fleet that connects at once, and at most 100 MB of memory."""
@@ -56,6 +59,18 @@ def is_crowded(descriptor: int) -> bool:
     """
     allowed = _descriptors()
     return allowed is not None and descriptor >= allowed - max(allowed // 16, 1)
+
+
+def _some_are_spare() -> bool:
+    held: list[int] = []
+    try:
+        held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE))
+    except OSError:
+        return False
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+    return True
 
 
 def _descriptors() -> int | None:
@@ -119,7 +134,7 @@ class PendingConnections:
             self._waited.move_to_end(stream)
 
     def look(self) -> None:
-        """Once a second, count the time of idle peers, and close connections that take too long.
+        """Once a second, count the time of idle peers; close those that take too long, or the last descriptors.
 
         A call counts one second however late it comes, so that a busy loop does not cost its peers time.
         """
@@ -127,6 +142,8 @@ class PendingConnections:
             self._waited[stream] += _PERIOD
             if self._waited[stream] >= DEADLINE:
                 self._close_stream(stream, f"no handshake after waiting {DEADLINE} s for the other end")
+        if not _some_are_spare():  # which no accept finds out while nobody dials
+            self.thin_out()
         self._audit.tell_repeated()
 
     def _close_longest_idle(self, why: str) -> bool:

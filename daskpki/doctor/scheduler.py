@@ -7,7 +7,6 @@ here: the certificate is only fetched, and verified by `check_certificate`.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.verify import verify_leaf
 from daskpki.quoting import rfc3339
+from daskpki.settings import is_loopback
 
 TIMEOUT: Final = 5.0
 DASHBOARD_PORT: Final = 8787
@@ -109,7 +109,7 @@ def ask_page(host: str, port: int, timeout: float = TIMEOUT) -> Page:
     """Send a plain HTTP request without any credential."""
     try:
         with socket.create_connection((host, port), timeout) as connection:
-            loopback = ipaddress.ip_address(connection.getpeername()[0]).is_loopback
+            loopback = is_loopback(connection.getpeername()[0])
             connection.settimeout(timeout)
             connection.sendall(_DASHBOARD)
             line = connection.recv(_LINE).split(b"\r\n", 1)[0].decode("latin-1")

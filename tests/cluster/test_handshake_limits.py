@@ -331,6 +331,27 @@ def test_without_descriptors_a_dial_is_made_again(authority: Authority, caplog: 
     assert any(each.startswith("Could not connect") for each in asyncio.run(scenario()))
 
 
+def test_who_holds_the_last_descriptors_loses_some_though_nobody_dials(authority: Authority, tmp_path: Path) -> None:
+    """Else the scheduler could neither ask its store who is revoked nor load a key."""
+    security = stock_security(authority, authority.leaf(Role.WORKER, "mallory"), tmp_path)
+
+    async def scenario() -> tuple[int, int]:
+        async with scheduler(authority) as (running, ours, pending):
+            pending._looking.stop()  # time is ours
+            held = [await dial(running.address, security, "worker") for _ in range(20)]
+            with descriptors(but_for(10)):
+                pending.look()
+            before = len(ours.connections())
+            with descriptors(but_for(5)):
+                pending.look()
+            after = len(ours.connections())
+            for comm in held:
+                comm.abort()
+            return before, after
+
+    assert asyncio.run(scenario()) == (20, 4)
+
+
 def test_streams_leave_the_last_descriptors_to_calls(authority: Authority, tmp_path: Path) -> None:
     """Registered peers are not turned out for others, so they do not get those."""
     security = stock_security(authority, authority.leaf(Role.CLIENT, "mallory"), tmp_path)

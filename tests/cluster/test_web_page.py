@@ -14,7 +14,7 @@ from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import Dashboard
 from daskpki.cluster.refusal import Reason
 from daskpki.cluster.web.page import FORMAT, Contact, Snapshot, ending, exposition, group, page
-from daskpki.cluster.web.server import Visit, is_local_name, is_loopback, verify_visit
+from daskpki.cluster.web.server import Visit, is_local_name, verify_visit
 from daskpki.errors import NotTrustedError, PolicyError
 from daskpki.identity import Identity, Role
 
@@ -76,7 +76,11 @@ def test_names_that_somebody_else_can_give(host: str) -> None:
 
 
 def test_addresses_of_this_machine() -> None:
-    assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1")))
+    for address in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "::1%lo"):
+        verify_visit(LOCAL._replace(address=address), Dashboard.LOOPBACK)
+    for address in ("10.0.0.5", "::ffff:10.0.0.5", "fe80::1%eth0", "", "x"):
+        with pytest.raises(NotTrustedError, match="for this machine only"):
+            verify_visit(LOCAL._replace(address=address), Dashboard.LOOPBACK)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "CONNECT", "get", "BREW"])

@@ -28,7 +28,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address
 from ssl import SSLContext
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -53,6 +52,7 @@ from daskpki.cluster.web import page
 from daskpki.cluster.web.page import Contact, metrics_handler, take
 from daskpki.errors import DaskpkiError, NotTrustedError, PolicyError
 from daskpki.identity import Role
+from daskpki.settings import is_loopback
 
 HEALTH: Final = "distributed.http.health.HealthHandler"
 _INFO: Final = "distributed.http.scheduler.info"
@@ -156,19 +156,7 @@ def verify_visit(visit: Visit, dashboard: Dashboard, named: Collection[str] = ()
 def is_local_name(host: str) -> bool:
     """True if a Host (RFC 9110, 7.2), with or without a port, means this machine whatever DNS says."""
     found = _HOST.fullmatch(host)
-    if found is None:
-        return False
-    return found["name"].lower() == "localhost" or is_loopback(found["name"].strip("[]"))
-
-
-def is_loopback(address: str) -> bool:
-    """True if an IP address, with or without a zone, is a loopback address."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
-    return (mapped or parsed).is_loopback
+    return found is not None and (found["name"].lower() == "localhost" or is_loopback(found["name"].strip("[]")))
 
 
 VISITORS: Final = frozenset({Role.CLIENT})

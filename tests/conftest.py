@@ -6,11 +6,16 @@ import shutil
 from pathlib import Path
 
 import dask.config
+import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from tests.support.nightly import NIGHTLY
+
+hypothesis.settings.register_profile("by day", derandomize=True)
+if not NIGHTLY:  # an ordinary run tries the same cases as the one before it, a long one new ones
+    hypothesis.settings.load_profile("by day")
 
 LONGEST = ("cluster", "deploy", "repository", "system", "boot", "robustness", "stores")
 """Folders whose tests take longest, in this order (scripts/test lists the slowest)."""

@@ -22,7 +22,7 @@ _BYTES = st.binary(max_size=80)
 _ADDRESSES = st.builds(
     lambda host, port: f"tls://{host}:{port}",
     st.one_of(
-        _LABELS.filter(lambda label: not label.isdigit()),  # no name ends with a number
+        _LABELS.filter(lambda label: not (label.isdigit() or label.startswith("0x"))),  # no name ends with a number
         st.ip_addresses(v=4).map(str),
         st.ip_addresses(v=6).map(lambda ip: f"[{ip}]"),
     ),

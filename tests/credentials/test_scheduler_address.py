@@ -66,6 +66,7 @@ def test_every_spelling_has_one_form(text: str, address: str) -> None:
         "tls://010.0.0.5",
         "tls://8786",
         "tls://0x7f000001",
+        "tls://0x",
         "tls://10.0.0.5.",
         "tls://\u212aing",
         "tls://a..b",

@@ -17,6 +17,7 @@ from daskpki.deploy.plan import Action, Step, plan_document, plan_lines, reach, 
 from daskpki.deploy.settings import Deployment, Site
 from daskpki.errors import AccessDeniedError, NotFoundError, NotOursError
 from tests.support.deployments import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED, deployment
+from tests.support.nightly import by_day
 from tests.support.simulated_gcloud import SUBNET, SimulatedCloud, simulated
 
 
@@ -457,7 +458,7 @@ deployments = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=by_day(40, night=100))
 @given(before=deployments, after=deployments)
 def test_from_any_deployment_one_apply_leads_to_any_other(before: dict[str, object], after: dict[str, object]) -> None:
     changed, fresh = simulated(), simulated()

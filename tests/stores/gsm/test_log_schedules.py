@@ -156,7 +156,7 @@ def test_nothing_committed_is_lost_or_doubled_and_the_head_tells_the_truth() -> 
 
 def test_the_header_follows_from_the_records_after_several_segments_too() -> None:
     """Revocations are left unfinished here, so a header has leaves that earlier segments issued."""
-    for seed in range(4):
+    for seed in range(by_day(2, night=4)):
         run = LogRun(seed, commits=14)
         run.check()
         head = run.log._head()
@@ -165,7 +165,7 @@ def test_the_header_follows_from_the_records_after_several_segments_too() -> Non
 
 
 def test_losers_and_orphans_are_gone_after_two_quiet_commits() -> None:
-    for seed in range(30):
+    for seed in range(by_day(10, night=30)):
         run = LogRun(seed, commits=3)
         for _ in range(2):
             drafts = [random_leaf(run.chance).reserved()]

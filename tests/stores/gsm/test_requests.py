@@ -14,6 +14,7 @@ from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.store import GsmStore
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
 from tests.support.gsm_places import ONE_PLACE, GsmPlace
+from tests.support.nightly import by_day
 
 CHANCE = random.Random(4)
 ADD, ACCESS, CREATE, DESTROY = "AddSecretVersion", "AccessSecretVersion", "CreateSecret", "DestroySecretVersion"
@@ -101,7 +102,7 @@ def test_n_leaves_share_the_log_s_requests(place: GsmPlace) -> None:
 def test_issuing_costs_the_same_after_thousands_of_certificates(place: GsmPlace) -> None:
     found(place)
     with closing(place.factory()) as store:
-        for _ in range(15):
+        for _ in range(by_day(11, night=15)):
             leaves = [random_leaf(CHANCE) for _ in range(200)]
             commit(store.log("c"), [leaf.reserved() for leaf in leaves])
             confirm(store.log("c"), leaves)

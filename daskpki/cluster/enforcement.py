@@ -134,6 +134,8 @@ class Enforcement:
     def replace(self, *, trust: TrustState | None = None, pair: KeyPair | None = None) -> None:
         """Use another trust state or key pair; NotTrustedError, and no change, if they do not match.
 
+        UnavailableError, and no change either, if no descriptor is left to load the key.
+
         New connections use it. Live ones stay, unless the peer's certificate is now revoked.
         """
         with self._replacing:

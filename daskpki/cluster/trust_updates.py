@@ -208,7 +208,8 @@ class TrustManager:
 
         Raises NotTrustedError or CorruptError if it is invalid, and then nothing has changed: ForgedError if it claims
         to be signed by a CA that is trusted here. TooManyRefusedError if the `sender` has sent too many invalid ones; a
-        document that this process found itself has no sender, and is always verified.
+        document that this process found itself has no sender, and is always verified. UnavailableError, and no change,
+        if no descriptor is left; that does not count against the sender.
         """
         if sender is not None:
             self._refusals.check(sender)

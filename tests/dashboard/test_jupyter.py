@@ -1,6 +1,6 @@
 """Real JupyterLab with dask-labextension and jupyter-server-proxy: the dashboard in frames, a link in a kernel.
 
-With DASKPKI_NIGHTLY=1 only, and with the extra `nightly` (conftest.py).
+With DASKPKI_NIGHTLY=1 only, and with the extra `long` (pyproject.toml).
 """
 
 from __future__ import annotations

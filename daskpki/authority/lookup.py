@@ -67,17 +67,17 @@ def living_authorities(inventory: Inventory) -> list[AuthorityRecord]:
     return [authority for authority in inventory.authorities() if authority.status in STATES]
 
 
-def published_authorities(inventory: Inventory, adding: int | None = None) -> list[AuthorityRecord]:
+def published_authorities(inventory: Inventory, adding: Collection[int | None] = ()) -> list[AuthorityRecord]:
     """The generations that the next trust document shows.
 
     A generation that `rotate-ca start` made is first shown by the command that is `adding` it; other commands leave it
-    out until then.
+    out until then. They are `adding` what the document before shows.
     """
     shown = inventory.published.get("authorities")
     return [
         entry
         for entry in living_authorities(inventory)
-        if entry.status != CA_CREATED or shown is None or entry.generation == adding or str(entry.generation) in shown
+        if entry.status != CA_CREATED or shown is None or entry.generation in adding or str(entry.generation) in shown
     ]
 
 

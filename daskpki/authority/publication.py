@@ -84,6 +84,8 @@ def publish(
 
     def build(tip: Tip[TrustPayload], link: Link) -> TrustPayload:
         inventory = session.log.read_cached()  # it has our own event; other writers publish theirs, which it may lack
+        if tip.head is not None and tip.head.payload.signed.document.log[0] > inventory.head.seq:
+            inventory = session.log.inventory()  # and it has all that the document before shows
         session.check(inventory)
         if tip.head is None:
             labels = secret_names.labels(session.cluster, secret_names.TRUST)
@@ -97,7 +99,9 @@ def publish(
         previous = None if rolled_back else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
-        living = published_authorities(inventory, adding)
+        # What the document shows stays, also while the log does not yet tell that it was published.
+        shown = [adding, *(each.generation for each in known.authorities)] if known else [adding]
+        living = published_authorities(inventory, shown)
         document = _compose(session, inventory, living, previous, link, fresh_crls=fresh_crls)
         left = _dropped(inventory, previous, document) if previous and old_keys else []
         if previous is not None:
@@ -105,8 +109,7 @@ def publish(
             document = document._replace(successions=carried([*previous.successions, *statements]))
         addresses = schedulers if schedulers is not None else known.schedulers if known else ()
         document = document._replace(schedulers=tuple(addresses))
-        signing = sorted([*left, *living])
-        data = sign_trust(document, [session.issuers(entry) for entry in signing])
+        data = sign_trust(document, [session.issuers(entry) for entry in sorted([*left, *living])])
         return TrustPayload(data, parse_trust(data))
 
     head = chain.append(build, operation)
@@ -120,8 +123,9 @@ def publish(
     chain.prune(head)
     if fill(document) >= HALF_FULL:
         what = "the trust document is %.0f %% full, since %d certificates are revoked; when it is full, only %s helps"
-        number = len(every_revoked_serial(document))
-        _LOGGER.warning(what, 100 * fill(document), number, "daskpki rotate-ca --emergency")
+        _LOGGER.warning(
+            what, 100 * fill(document), len(every_revoked_serial(document)), "daskpki rotate-ca --emergency"
+        )
     return document
 
 
@@ -200,9 +204,8 @@ def check_not_older(document: TrustDocument, inventory: Inventory) -> None:
 
 def is_rolled_back(session: Session, inventory: Inventory) -> bool:
     """True if the newest document is older than the last publication in the log; one request suffices if it is not."""
-    chain = session.anchor.chain
     epoch = published_epoch(inventory)
-    return _epoch(chain.read_cached().head) < epoch and _epoch(chain.head()) < epoch
+    return _epoch(session.anchor.chain.read_cached().head) < epoch and _epoch(session.anchor.chain.head()) < epoch
 
 
 def _epoch(head: ChainHead[TrustPayload] | None) -> int:

@@ -115,6 +115,23 @@ def test_different_commands_at_once_all_take_place(shared: Shared) -> None:
     assert sorted(len(entry["revoked"]) for entry in listed.document) == [0, 2]
 
 
+def test_a_next_ca_stays_shown_though_another_command_publishes_before_the_log_says_so() -> None:
+    with open_place("grpc", None) as place:
+        shared = on_cloud(place)
+        founded(shared)
+        revoked: list[int] = []
+
+        def revoke(_: object) -> None:
+            revoked.extend(done.status for done in shared.at_once(("revoke", "worker/w-0")))
+
+        # The third version of the log tells that the document with the new CA was published.
+        place.server.fail("AddSecretVersion", secret="daskpki_default_records", nth=3, before=revoke)
+        (started,) = shared.at_once(("rotate-ca", "start"))
+        (listed,) = shared.at_once(("crl",))
+    assert (started.status, revoked) == (0, [0])
+    assert sorted(len(entry["revoked"]) for entry in listed.document) == [0, 1]
+
+
 def test_a_renewal_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
     shared = on_disk(tmp_path)
     founded(shared)

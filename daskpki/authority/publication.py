@@ -123,9 +123,8 @@ def publish(
     chain.prune(head)
     if fill(document) >= HALF_FULL:
         what = "the trust document is %.0f %% full, since %d certificates are revoked; when it is full, only %s helps"
-        _LOGGER.warning(
-            what, 100 * fill(document), len(every_revoked_serial(document)), "daskpki rotate-ca --emergency"
-        )
+        number = len(every_revoked_serial(document))
+        _LOGGER.warning(what, 100 * fill(document), number, "daskpki rotate-ca --emergency")
     return document
 
 
@@ -204,8 +203,9 @@ def check_not_older(document: TrustDocument, inventory: Inventory) -> None:
 
 def is_rolled_back(session: Session, inventory: Inventory) -> bool:
     """True if the newest document is older than the last publication in the log; one request suffices if it is not."""
+    chain = session.anchor.chain
     epoch = published_epoch(inventory)
-    return _epoch(session.anchor.chain.read_cached().head) < epoch and _epoch(session.anchor.chain.head()) < epoch
+    return _epoch(chain.read_cached().head) < epoch and _epoch(chain.head()) < epoch
 
 
 def _epoch(head: ChainHead[TrustPayload] | None) -> int:

@@ -73,7 +73,7 @@ def _starts(made: Path, environment: Mapping[str, str]) -> Mapping[str, Start]:
         ),
         FILES: Start([BIN / "dask", "scheduler", "--protocol", "tls", *files, *options], {}),
         LEAN: Start([*SCHEDULER, "--protocol", "tls", *files, *options], {}),
-        "shell script, key in the environment": Start([CONTESTANTS / "shell_boot.sh", *SCHEDULER, *options], contents),
+        SHELL: Start([CONTESTANTS / "shell_boot.sh", *SCHEDULER, *options], contents),
     }
 
 

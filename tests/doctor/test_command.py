@@ -24,15 +24,10 @@ from tests.emulator import MetadataServer, SecretManagerServer
 from tests.emulator.names import project_number
 from tests.emulator.tokens import CLOUD_PLATFORM
 from tests.support.accounts import account
-from tests.support.running import Run, runner
+from tests.support.command_stores import in_cloud, on_disk
+from tests.support.running import Run
 
 NODE = "serviceAccount:vm@test-project.iam.gserviceaccount.com"
-
-
-@pytest.fixture
-def server() -> Iterator[SecretManagerServer]:
-    with SecretManagerServer() as server:
-        yield server
 
 
 @pytest.fixture(params=["local", "grpc", "rest"])
@@ -40,30 +35,13 @@ def run(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Run:
     if request.param == "local":
-        return local(tmp_path, capsys)
-    return remote(request.getfixturevalue("server"), request.param, monkeypatch, capsys)
-
-
-def local(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(
-        capsys, "--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "store.key"), as_options=True
-    )
-
-
-def remote(
-    server: SecretManagerServer,
-    transport: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    endpoint = f"grpc://{server.grpc_target}" if transport == "grpc" else server.rest_url
-    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", endpoint)
-    return runner(capsys, "--store", "gsm://my-project", as_options=True)
+        return on_disk(tmp_path, capsys, as_options=True)
+    return in_cloud(request.getfixturevalue("server"), request.param, monkeypatch, capsys, as_options=True)
 
 
 @pytest.fixture
 def rest(server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    run = remote(server, "rest", monkeypatch, capsys)
+    run = in_cloud(server, "rest", monkeypatch, capsys, as_options=True)
     run("init-ca", "--with", "scheduler,worker,client/alice")
     return run
 
@@ -101,14 +79,14 @@ def test_a_cluster_that_is_not_there_is_told(run: Run) -> None:
 
 
 def test_a_store_that_others_can_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = local(tmp_path, capsys)
+    run = on_disk(tmp_path, capsys, as_options=True)
     run("init-ca")
     (tmp_path / "store").chmod(0o755)
     assert "chmod 700" in run("doctor", code=3).out
 
 
 def test_a_reservation_that_was_left_behind_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = local(tmp_path, capsys)
+    run = on_disk(tmp_path, capsys, as_options=True)
     run("init-ca")
     unlock = Unlocking(key_file=tmp_path / "store.key")
     store = open_store(parse_store_url(f"local:{tmp_path / 'store'}"), unlock=unlock)
@@ -205,7 +183,7 @@ def test_a_node_or_person_is_told_what_is_for_operators(server: SecretManagerSer
 def test_a_leaf_whose_secret_is_gone_or_has_a_version_of_others_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = local(tmp_path, capsys)
+    run = on_disk(tmp_path, capsys, as_options=True)
     run("init-ca", "--with", "scheduler,worker")
     unlock = Unlocking(key_file=tmp_path / "store.key")
     store = open_store(parse_store_url(f"local:{tmp_path / 'store'}"), unlock=unlock)

@@ -27,6 +27,7 @@ from daskpki.store.opening import open_store
 from daskpki.store.port import Store
 from daskpki.user_secrets import ClusterSecrets
 from tests.emulator import SecretManagerServer
+from tests.support.command_stores import CLOUD, in_cloud
 from tests.support.local_places import create_store
 from tests.support.running import Run, runner
 
@@ -72,19 +73,12 @@ def patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Pati
 
 
 @pytest.fixture
-def server() -> Iterator[SecretManagerServer]:
-    with SecretManagerServer() as server:
-        yield server
-
-
-@pytest.fixture
 def remote(
     server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Patient]:
-    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
-    run = runner(capsys, "--store", "gsm://my-project", as_options=True)
+    run = in_cloud(server, "grpc", monkeypatch, capsys, as_options=True)
     run("init-ca", "--with", "scheduler,worker,client/alice")
-    with closing(open_store(parse_store_url("gsm://my-project"))) as store:
+    with closing(open_store(parse_store_url(CLOUD))) as store:
         yield Patient(store, run)
 
 

@@ -13,10 +13,29 @@ from tests.support.running import Run, runner
 CLOUD = "gsm://my-project"
 
 
+def on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str], *, as_options: bool = False) -> Run:
+    """Commands on a local store that a key file opens."""
+    store = f"local:{tmp_path / 'store'}"
+    return runner(capsys, "--store", store, "--key-file", str(tmp_path / "store.key"), as_options=as_options)
+
+
+def in_cloud(
+    server: SecretManagerServer,
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    as_options: bool = False,
+) -> Run:
+    """Commands on that Secret Manager, over `grpc` or `rest`."""
+    endpoint = f"grpc://{server.grpc_target}" if transport == "grpc" else server.rest_url
+    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", endpoint)
+    return runner(capsys, "--store", CLOUD, as_options=as_options)
+
+
 @pytest.fixture
 def local(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Commands on a local store that a key file opens."""
-    return runner(capsys, "--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "store.key"))
+    return on_disk(tmp_path, capsys)
 
 
 @pytest.fixture
@@ -31,8 +50,5 @@ def run(
 ) -> Run:
     """Commands on each kind of store; Secret Manager's over both transports."""
     if request.param == "local":
-        return runner(capsys, "--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "store.key"))
-    server: SecretManagerServer = request.getfixturevalue("server")
-    endpoint = f"grpc://{server.grpc_target}" if request.param == "grpc" else server.rest_url
-    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", endpoint)
-    return runner(capsys, "--store", CLOUD)
+        return on_disk(tmp_path, capsys)
+    return in_cloud(request.getfixturevalue("server"), request.param, monkeypatch, capsys)

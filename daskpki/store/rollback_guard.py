@@ -71,8 +71,8 @@ class RollbackGuard:
             return
         if head.seq < seen.seq or not holds(seen):
             raise NotTrustedError(
-                f"the log of cluster {cluster!r} ends at record {head.seq}, without record {seen.seq} as it was seen: "
-                "the store was rolled back to an older state",
+                f"the log of cluster {cluster!r} does not contain record {seen.seq}, which this user has seen (it ends "
+                f"at record {head.seq}): the store was rolled back to an older state",
                 hint=f"if that was done on purpose: rm {shlex.quote(str(self._path))}",
             )
 
@@ -85,15 +85,19 @@ class RollbackGuard:
         return list(self._seen.heads)
 
     def verified(self, cluster: str, since: Head) -> Head:
-        """The newest record up to which each commit after `since` was verified, and concerns no CA; else `since`."""
+        """The newest record such that every commit after `since` up to it was verified, and none was about a CA.
+
+        Without such a record, `since`.
+        """
         begin, end = self._seen.verified.get(cluster, (since, since))
         return end if begin == since else since
 
     def note_verified(self, cluster: str, since: Head, end: Head) -> None:
-        """Remember that every commit after `since` up to `end` was verified, and none was about a CA."""
-        if end != self.verified(cluster, since):
-            self._seen.verified[cluster] = (since, end)
-            self.note(cluster, end)
+        """Remember that every commit after `since` up to `end` was verified, and none was about a CA.
+
+        That is no memory of the log: on Secret Manager, a commit that lost a race is verified as well.
+        """
+        self._seen.verified[cluster] = (since, end)
 
     def forget(self) -> None:
         """Forget this store: the user has knowingly accepted its present state, older or not."""

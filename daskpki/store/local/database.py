@@ -62,6 +62,7 @@ def is_network(kind: str) -> bool:
 _PRIMARY = 0xFF  # the low byte of an extended result code
 
 _RESTORE = "restore the store from a backup"
+_STORE_ID: Final = re.compile(r"[0-9a-f]{16}\Z")
 # Unreleased versions of daskpki changed the tables without a new number of the format.
 _OTHER_SCHEMA: Final = re.compile(r"no such (table|column)|has no column named")
 _REFUSED: Final = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
@@ -187,8 +188,11 @@ class Database:
         return key in self._before
 
     def afterwards(self, action: Callable[[], None]) -> None:
-        """Within `write`: run `action` once the outermost transaction is durable, and not if it is undone."""
-        self._afterwards.append(action)
+        """Run `action` once the outermost transaction is durable, and not if it is undone; outside of one, at once."""
+        if self._depth:
+            self._afterwards.append(action)
+        else:
+            action()
 
     def _undo(self, *, nested: bool) -> None:
         if not self._connection.in_transaction:  # SQLite itself rolls back when the disk is full or fails
@@ -354,6 +358,6 @@ def read_format(connection: sqlite3.Connection, path: Path) -> str:
     if version != FORMAT:
         raise NotTrustedError(f"{path} has format {version}; this daskpki reads {FORMAT}", hint="upgrade daskpki")
     row = connection.execute("SELECT store_id FROM meta").fetchone()
-    if row is None:
-        raise CorruptError(f"{path} has no store id")
+    if row is None or not _STORE_ID.match(str(row[0])):  # it becomes part of a file's name
+        raise CorruptError(f"{path} has no valid store id", hint=_RESTORE)
     return str(row[0])

@@ -15,6 +15,7 @@ import hmac
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from daskpki.errors import CorruptError, NotTrustedError
@@ -59,7 +60,7 @@ _INSERT: Final = "INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class LocalRecordLog:
-    """See `daskpki.store.port.RecordLog`."""
+    """A `daskpki.store.port.RecordLog` in a SQLite database."""
 
     def __init__(
         self, database: Database, master_key: MasterKey, seen: RollbackGuard, cluster: str, judge: Judge | None = None
@@ -137,6 +138,7 @@ class LocalRecordLog:
             self._judge(head, lambda after: self._records(snapshot, after, head))
             if self._master_key.is_unlocked:  # the judge may have unlocked it to read the trust document
                 self._authenticate(snapshot, head)
+            self._database.afterwards(partial(self._seen.note, self._cluster, head))
         return view
 
     def _append(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
@@ -146,7 +148,7 @@ class LocalRecordLog:
         row = (self._cluster, *head, None, self._mac(head))
         connection.execute("INSERT OR REPLACE INTO log_head VALUES (?, ?, ?, ?, ?)", row)
         self._seal(connection).renew(changed)
-        self._database.afterwards(lambda: self._seen.note(self._cluster, head))
+        self._database.afterwards(partial(self._seen.note, self._cluster, head))
 
     def _authenticate(self, snapshot: DatabaseSnapshot, head: Head) -> None:
         """Raise CorruptError unless the head is the newest record, and the MACs of head and tables are right.
@@ -271,7 +273,7 @@ _SELECT: Final = f"SELECT {CERTIFICATE_COLUMNS} FROM certificate WHERE cluster =
 
 
 class LocalInventory:
-    """See `daskpki.inventory.Inventory`."""
+    """A `daskpki.inventory.Inventory` that reads the tables computed from the records."""
 
     def __init__(self, snapshot: DatabaseSnapshot, cluster: str) -> None:
         self._snapshot = snapshot

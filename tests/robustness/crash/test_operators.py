@@ -132,6 +132,29 @@ def test_a_next_ca_stays_shown_though_another_command_publishes_before_the_log_s
     assert sorted(len(entry["revoked"]) for entry in listed.document) == [0, 1]
 
 
+def test_a_commit_that_lost_a_race_is_no_memory_of_who_read_it(tmp_path: Path) -> None:
+    """Its head is signed and has more records than the winner's; a memory of it would call the store rolled back."""
+    with open_place("grpc", None) as place:
+        shared = on_cloud(place)
+        founded(shared)
+        won: list[int] = []
+        dying = shared.begin("issue", "worker", "--name", "b", "--count", "20")
+
+        def win(_: object) -> None:
+            won.extend(done.status for done in shared.at_once(("issue", "worker", "--name", "a")))
+
+        place.server.fail("AddSecretVersion", secret="daskpki_default_records", before=win)
+        # Once its head has lost, it reads the versions between.
+        place.server.fail("AccessSecretVersion", secret="daskpki_default_records", nth=3, before=lambda _: dying.kill())
+        dying.communicate()
+        newcomer = shared._replace(environ={**shared.environ, "HOME": str(tmp_path), "DASKPKI_HOME": str(tmp_path)})
+        for command in (("list",), ("list",), ("issue", "worker", "--name", "c"), ("list",)):
+            (done,) = newcomer.at_once(command)
+            assert done.status == 0, done
+    assert won == [0]
+    assert dying.returncode == -SIGKILL
+
+
 def test_a_renewal_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
     shared = on_disk(tmp_path)
     founded(shared)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from packaging.requirements import Requirement
 
@@ -70,7 +70,7 @@ def _needs(package: str, extra: str) -> Iterator[tuple[str, str]]:
 
 def licence(package: Distribution) -> str:
     """What the package's metadata says: an SPDX expression, else its classifiers, else one short line."""
-    said = package.metadata
+    said: Any = package.metadata  # its protocol knows no `get`
     if expression := said.get("License-Expression"):
         return str(expression)
     named = [

@@ -124,7 +124,7 @@ def _mutable(source: str) -> Callable[[WorkItem], bool]:
     """Whether a mutant is to be tried: annotations are not run, and not each `*`, `-` or `[` is an operator."""
     nodes = list(ast.walk(ast.parse(source)))
     annotations = [getattr(node, field, None) for node in nodes for field in ("annotation", "returns")]
-    operators = {
+    operators: dict[str, list[ast.expr | ast.stmt]] = {
         "ReplaceBinaryOperator": [node for node in nodes if isinstance(node, ast.BinOp | ast.AugAssign)],
         "ReplaceUnaryOperator": [node for node in nodes if isinstance(node, ast.UnaryOp)],
     }
@@ -140,11 +140,13 @@ def _mutable(source: str) -> Callable[[WorkItem], bool]:
 
 
 def _contains(node: ast.expr | ast.stmt, line: int, column: int) -> bool:
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
     return (node.lineno, node.col_offset) <= (line, column) < (node.end_lineno, node.end_col_offset)
 
 
 def _results(copy: Path) -> Iterator[dict[str, Any]]:
-    dump = [Path(sys.executable).with_name("cosmic-ray"), "dump", _SESSION]
+    dump = [str(Path(sys.executable).with_name("cosmic-ray")), "dump", _SESSION]
     for line in subprocess.run(dump, cwd=copy, capture_output=True, text=True, check=True).stdout.splitlines():
         _item, result = json.loads(line)
         if result is not None and result["worker_outcome"] != "skipped":

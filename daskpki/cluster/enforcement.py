@@ -6,12 +6,13 @@ contexts and for admission. Trust and key pair are replaced while connections li
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from daskpki.cluster.audit import CONNECTED, EXPIRED, REFUSED, REVOKED, Audit
@@ -20,18 +21,64 @@ from daskpki.cluster.peer import Peer, TrustState, parse_peer, verify_peer
 from daskpki.cluster.policy import Dashboard, Server, WorkerClients
 from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import KeyPair, client_context, server_context
+from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role
-
-if TYPE_CHECKING:
-    from daskpki.cluster.backend import PkiListener
-    from daskpki.cluster.comm import PkiTLS
-    from daskpki.cluster.refresh import DialRefresh
-    from daskpki.cluster.trust_updates import TrustManager
-    from daskpki.cluster.web.server import HttpGuard
+from daskpki.pki.trust_document import TrustDocument
 
 _HOUR: Final = 3600
 CONNECTION_ARGUMENT: Final = "daskpki"
 """Key of the Enforcement among the arguments that Dask passes to its comm backends."""
+
+
+class Connection(Protocol):
+    """What the rules need of a connection; `daskpki.cluster.comm` has it."""
+
+    conversation: Conversation
+    over: asyncio.Event
+
+    @property
+    def peer_address(self) -> str:
+        """Dask's address of the peer."""
+
+    def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
+        """Put it under a conversation and an Enforcement."""
+
+    def send_soon(self, message: Mapping[str, Any]) -> None:
+        """Send a message in the stream."""
+
+    def abort_soon(self) -> None:
+        """Cut it."""
+
+    def closed(self) -> bool:
+        """True if it has ended."""
+
+
+class Listener(Protocol):
+    """What the rules need of a listener: those for Dask's messages and for its web pages have it."""
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Accept new connections under another TLS context."""
+
+
+class Manager(Protocol):
+    """What connections need of `daskpki.cluster.trust_updates.TrustManager`."""
+
+    document: TrustDocument
+    signed: Confidential | None
+    on_trust: list[Callable[[Any], None]]
+
+    def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
+        """Put a trust document in force if it is newer and valid."""
+
+
+class Refresh(Protocol):
+    """What a dial needs of `daskpki.cluster.refresh.DialRefresh`."""
+
+    async def begin(self) -> None:
+        """Begin a lookup, before the connection is made."""
+
+    async def finish(self) -> None:
+        """Wait for the lookup, once TLS is up."""
 
 
 class Enforcement:
@@ -63,19 +110,19 @@ class Enforcement:
         self.now = now
         self.registrations = Registrations()
         """Registered addresses and client names on our listeners."""
-        self._live: WeakKeyDictionary[PkiTLS, float] = WeakKeyDictionary()
+        self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
-        self.manager: TrustManager | None = None
-        self.on_dial: DialRefresh | None = None
+        self.manager: Manager | None = None
+        self.on_dial: Refresh | None = None
         """Looks for newer material before a process without a poller dials."""
         self.on_listening: Callable[[Any], None] | None = None
         """Called with each server that begins to listen under this Enforcement."""
-        self.listeners: WeakSet[PkiListener | HttpGuard] = WeakSet()
+        self.listeners: WeakSet[Listener] = WeakSet()
         """Listeners under this Enforcement; each of them gets every new TLS context."""
         self.pair = pair
         self._minimum = minimum
         self._allow_stale = allow_stale
-        self._outlived: WeakSet[PkiTLS] = WeakSet()
+        self._outlived: WeakSet[Connection] = WeakSet()
         self._replacing = threading.Lock()  # a push of a trust document and a poll's key pair may come at once
         self._lock = threading.Lock()  # the event loop adds connections while a thread may list them
         self._contexts: dict[bool, ssl.SSLContext] = {}
@@ -106,7 +153,7 @@ class Enforcement:
         verify_peer(peer, self.trust, roles, now=self.now(), allow_stale=self._allow_stale)
         return peer
 
-    def connected(self, comm: PkiTLS, peer: Peer, server: Server | None = None) -> None:
+    def connected(self, comm: Connection, peer: Peer, server: Server | None = None) -> None:
         """Put an admitted connection under its rules, and list it as long as it lives.
 
         `server` is our kind if the peer dialled us.
@@ -126,7 +173,7 @@ class Enforcement:
             self._met[peer.serial] = self.now()
         self.audit.record(CONNECTED, peer=peer.identity.uri, address=address, detail=detail, again=again)
 
-    def connections(self) -> dict[PkiTLS, float]:
+    def connections(self) -> dict[Connection, float]:
         """Return the live connections, each with its start time (seconds since the epoch)."""
         with self._lock:
             return dict(self._live.items())
@@ -175,7 +222,7 @@ class Enforcement:
 
         Streams of registered workers and clients stay, since these would end with them; so do those that we dialled.
         """
-        crowds: dict[int, list[tuple[float, PkiTLS]]] = {}
+        crowds: dict[int, list[tuple[float, Connection]]] = {}
         for comm, begun in self.connections().items():
             if comm.conversation.server and not comm.conversation.streaming:
                 crowds.setdefault(comm.conversation.peer.serial, []).append((begun, comm))
@@ -188,7 +235,7 @@ class Enforcement:
         culprits = (comm for comm in self.connections() if condition(comm.conversation.peer))
         self.abort_those(culprits, kind, detail, reason)
 
-    def abort_those(self, comms: Iterable[PkiTLS], kind: str, detail: str, reason: Reason | None) -> None:
+    def abort_those(self, comms: Iterable[Connection], kind: str, detail: str, reason: Reason | None) -> None:
         """Cut these connections, and record each."""
         for comm in comms:
             with self._lock:

@@ -86,7 +86,11 @@ def _section(title: str, about: str, goal: float, samples: Sequence[Sample]) -> 
 def _side_by_side(workshop: Workshop, work: Callable[[Running], float]) -> Sequence[Sample]:
     with ExitStack() as stack:
         running = {label: stack.enter_context(_running(workshop, label)) for label in (STOCK, PLAIN, LONG)}
-        return take_turns({label: lambda _, one=one: work(one) for label, one in running.items()}, workshop.rounds)
+        return take_turns({label: partial(_once, work, one) for label, one in running.items()}, workshop.rounds)
+
+
+def _once(work: Callable[[Running], float], running: Running, _number: int) -> float:
+    return work(running)
 
 
 @cache

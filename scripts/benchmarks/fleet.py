@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import psutil
 from distributed import Client
-from distributed.comm import connect
+from distributed.comm.core import connect
 from distributed.core import send_recv
 from distributed.protocol.pickle import dumps
 
@@ -141,6 +141,7 @@ class Fleet:
         signed = self._authority.signed(document)
         began = time.perf_counter()
         arguments = client.security.get_connection_args("client")
+        assert client.scheduler is not None
         if self._kind == STOCK:
             client.sync(_broadcast, client.scheduler.address, arguments, signed.reveal())
         else:
@@ -171,7 +172,8 @@ class Fleet:
             security = stock_security(self._authority, alice, self._directory / "alice")
         else:
             security = client_security(alice.credential, self._authority.document())
-        return self._stack.enter_context(Client(address, security=security))
+        client: Client = self._stack.enter_context(Client(address, security=security))
+        return client
 
     def _start_scheduler(self, port: str) -> tuple[Node, str]:
         leaf, directory = self._authority.leaf(Role.SCHEDULER), self._directory / "scheduler"
@@ -199,7 +201,7 @@ class Fleet:
     def _crew(self, address: str) -> Iterator[Crew]:
         directory = self._directory / "crew"
         environment = stock_environment(self._authority, self._leaf(""), directory) | _QUIET
-        command = [sys.executable, CONTESTANTS / "crew.py", self._kind, address, str(self._count), directory]
+        command = [sys.executable, str(CONTESTANTS / "crew.py"), self._kind, address, str(self._count), str(directory)]
         with subprocess.Popen(
             command,
             env=environment,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -50,12 +51,16 @@ def scheduler_ready(workshop: Workshop) -> Section:
         environment = {**servers, "DASKPKI_STORE": f"gsm://{PROJECT}"}
         made = workshop.directory / "scheduler"
         for arguments in (("init-ca", "--with", "scheduler"), ("export", "scheduler", "--out", made)):
-            timed(Contestant("daskpki", lambda _, words=arguments: [DASKPKI, *words], environment))
+            timed(Contestant("daskpki", partial(_command, arguments), environment))
         samples = take_turns(
-            {label: lambda _, start=start: _seconds(start) for label, start in _starts(made, environment).items()},
+            {label: partial(_seconds, start) for label, start in _starts(made, environment).items()},
             workshop.rounds,
         )
     return Section("Boot of a scheduler", _ABOUT, OURS, samples, _GOALS)
+
+
+def _command(arguments: Sequence[object], _number: int) -> Sequence[object]:
+    return [DASKPKI, *arguments]
 
 
 def _starts(made: Path, environment: Mapping[str, str]) -> Mapping[str, Start]:
@@ -77,7 +82,7 @@ def _starts(made: Path, environment: Mapping[str, str]) -> Mapping[str, Start]:
     }
 
 
-def _seconds(start: Start) -> float:
+def _seconds(start: Start, _number: int) -> float:
     """Seconds until the scheduler is ready; it is ended before this returns."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DASK_"))}
     began = time.perf_counter()

@@ -54,7 +54,7 @@ class Site(NamedTuple):
 
     def flooded(self, name: str, *options: str) -> Moments:
         """The same while the client brings false trust documents."""
-        command = [sys.executable, CONTESTANTS / "flood.py", self.address, name]
+        command = [sys.executable, str(CONTESTANTS / "flood.py"), self.address, name]
         with subprocess.Popen(
             command, env=self.stage.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as flood:
@@ -72,7 +72,7 @@ class Site(NamedTuple):
         self.client.stdin.flush()
         assert self._answer() == "busy"
         started = time.monotonic()
-        command = [DASKPKI, "revoke", f"client/{name}", *options]
+        command = [str(DASKPKI), "revoke", f"client/{name}", *options]
         with subprocess.Popen(command, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
             process.stdout.readline()
@@ -115,7 +115,7 @@ def _site(clients: int, poll: int) -> Iterator[Site]:
         address = scheduler.wait_for(r"Scheduler at:\s+(tls://\S+)")
         worker = stage.start("worker", "worker", *looking, "--scheduler", address, "--num-workers", "1", "--", *_LOCAL)
         worker.wait_for(r"(Registered) to:\s+tls://\S+")
-        command = [sys.executable, CONTESTANTS / "busy.py", address]
+        command = [sys.executable, str(CONTESTANTS / "busy.py"), address]
         with subprocess.Popen(
             command, env=stage.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as client:

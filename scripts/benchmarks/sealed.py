@@ -69,7 +69,9 @@ def _fewer(workshop: Workshop) -> Workshop:
 def _section(workshop: Workshop, title: str, goal: float, work: Callable[[Client], float]) -> Section:
     with ExitStack() as stack:
         clients = {label: stack.enter_context(_running(workshop, label)) for label in (STOCK, OPEN, SEALED)}
-        runs = {label: partial(_settled, work, client) for label, client in clients.items()}
+        runs: dict[str, Callable[[int], float]] = {
+            label: partial(_settled, work, client) for label, client in clients.items()
+        }
         if work is _hold:
             runs[HELPERS] = lambda _number: float(clients[SEALED].run_on_scheduler(_megabytes_of_helpers))
         samples = take_turns(runs, workshop.rounds, warm_up=1)

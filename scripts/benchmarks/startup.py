@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from sys import executable
 from typing import Final
 
@@ -31,6 +33,10 @@ WITHOUT: Final = "without"
 _PLAIN: Final = "import sys; from distributed import Client\nwith Client(sys.argv[1]): pass"
 
 
+def _plain(python: object, address: str, _number: int) -> Sequence[object]:
+    return [python, "-P", "-c", _PLAIN, address]
+
+
 def plain_client(workshop: Workshop) -> Section:
     """Run the benchmark of a Client of plain Dask, in two environments that differ in daskpki only."""
     with_it, without = (make_venv(workshop.directory / name) for name in ("with", "without"))
@@ -38,7 +44,7 @@ def plain_client(workshop: Workshop) -> Section:
     with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
         address = cluster.scheduler_address
         contestants = [
-            Contestant(label, lambda _, made=made: [made.python, "-P", "-c", _PLAIN, address])
+            Contestant(label, partial(_plain, made.python, address))
             for label, made in ((WITH, with_it), (WITHOUT, without))
         ]
         ours, theirs = race(contestants, 2 * workshop.rounds)

@@ -90,6 +90,11 @@ class Site:
         with redirect_stderr(StringIO()):  # a line of each node's log
             boot(["worker", "--name", name], self._environ, keep)
 
+    def boot_all(self, number: int) -> None:
+        """Boot that many workers."""
+        for each in range(number):
+            self.boot(f"w-{each}")
+
     def look(self, after: float = USUAL.poll) -> None:
         """Every node's next look, so many seconds after its last; afterwards all go by the same trust document."""
         self._clock += after
@@ -122,7 +127,7 @@ def measure(nodes: int, directory: Path) -> str:
         )
         site.command("init-ca")
         site.command("issue", "worker", "--name", "w", "--count", str(nodes))
-        site.step(f"{nodes:,} nodes boot", lambda: [site.boot(f"w-{number}") for number in range(nodes)])
+        site.step(f"{nodes:,} nodes boot", partial(site.boot_all, nodes))
         site.step("their first look, a minute later", site.look)
         rest = site.step("a look at rest", site.look)
         hour = partial(site.look, _HOUR + USUAL.poll)

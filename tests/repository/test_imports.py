@@ -34,6 +34,8 @@ def test_the_arrows_hold() -> None:
         ("records.py", "from google.cloud import secretmanager"),
         ("store/port.py", "import typer"),
         ("credentials/login.py", "import keyring"),
+        ("authority/copy.py", "from daskpki.cluster import policy"),
+        ("cluster/policy.py", "if TYPE_CHECKING:\n    from daskpki.cluster.backend import PkiListener"),
     ],
 )
 def test_a_planted_arrow_is_found(tmp_path: Path, module: str, line: str) -> None:

@@ -26,12 +26,19 @@ from distributed import Security, Worker
 from daskpki.cluster.backend import install
 from daskpki.cluster.security import NodeSecurity
 from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.confidential import Confidential
 from daskpki.handover import load_handover
 
 _OPTIONS: dict[str, Any] = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "memory_limit": 0}
 _NO_HEARTBEAT = "1h"
 """A thousand workers send 167 heartbeats a second, which keep one process busy; so they come when asked for."""
+
+
+def _manager(worker: Worker) -> TrustManager:
+    security = worker.security
+    assert isinstance(security, NodeSecurity)
+    return security.manager
 
 
 class Crew:
@@ -62,13 +69,14 @@ class Crew:
 
         async def one(number: int) -> Worker:
             async with places:
-                return await Worker(
+                worker: Worker = await Worker(
                     self._scheduler,
                     name=number,
                     security=self._securities[number],
                     heartbeat_interval=_NO_HEARTBEAT,
                     **_OPTIONS,
                 )
+                return worker
 
         self._workers = await asyncio.gather(*map(one, range(self._count)))
 
@@ -83,7 +91,7 @@ class Crew:
         await asyncio.gather(*map(one, self._workers))
 
     async def epoch(self, epoch: str, count: str) -> None:
-        waiting = [worker.security.manager for worker in self._workers[: int(count)]]
+        waiting = [_manager(worker) for worker in self._workers[: int(count)]]
         while waiting := [manager for manager in waiting if manager.document.epoch < int(epoch)]:
             await self._news.wait()
             self._news.clear()
@@ -92,7 +100,7 @@ class Crew:
         directory = self._directory / "renewed"
         pair = KeyPair((directory / "cert.pem").read_text(), Confidential((directory / "key.pem").read_bytes()))
         for worker in self._workers[:-1]:
-            worker.security.manager.renew(pair)
+            _manager(worker).renew(pair)
 
     async def gone(self) -> None:
         await asyncio.gather(*(worker.finished() for worker in self._workers))

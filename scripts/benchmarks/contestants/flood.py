@@ -27,7 +27,7 @@ UNKNOWN_GENERATION = 99
 
 def false_document(name: str) -> dict[str, Any]:
     """The cluster's own document as of a later epoch, in nobody's name, as it travels."""
-    signed = obtain(Wanted(name=name, store="local:"), this_process()).held.signed
+    signed = obtain(Wanted(name=name, store="local:"), this_process()).verified.signed
     document = json.loads(signed.reveal())
     document["payload"] = json.dumps(json.loads(document["payload"]) | {"epoch": 10**6})
     document["signatures"] = [each | {"generation": UNKNOWN_GENERATION} for each in document["signatures"]]

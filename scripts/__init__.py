@@ -1,0 +1,1 @@
+"""Programs of this repository: benchmarks, the demo, checks of the tests, pages that are written from the code."""

@@ -1,0 +1,1 @@
+"""Programs that the benchmarks run side by side, each a process of its own."""

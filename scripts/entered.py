@@ -1,0 +1,71 @@
+"""Counts the files of daskpki that a command enters, and the calls that cross from one file to another.
+
+`python -m scripts.entered daskpki issue client/alice` runs that command, then prints the numbers and the files on
+stderr. `daskpki-entrypoint` in place of `daskpki` is counted until it would become Dask. Only functions count, not the
+code that runs when a module or class is made.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from importlib import import_module
+from inspect import CO_OPTIMIZED  # functions have it, bodies of modules and classes do not
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+PACKAGE: Final = str(Path(__file__).parents[1] / "daskpki")
+PROGRAMS: Final = {"daskpki": "daskpki.__main__", "daskpki-entrypoint": "daskpki.boot.__main__"}
+
+
+class Counter:
+    """Counts calls, as a profile function of Python."""
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self.crossings = 0
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        """Count one event."""
+        file = _file(frame)
+        if event != "call" or file is None or not frame.f_code.co_flags & CO_OPTIMIZED:
+            return
+        self.files.add(file)
+        caller = frame.f_back and _file(frame.f_back)
+        self.crossings += caller is not None and caller != file
+
+
+def _file(frame: FrameType) -> str | None:
+    name = frame.f_code.co_filename
+    return os.path.relpath(name, PACKAGE) if name.startswith(PACKAGE) else None
+
+
+def _instead_of_exec(*_arguments: Any) -> None:
+    raise SystemExit
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    program, *arguments = sys.argv[1:]
+    os.execve = _instead_of_exec  # type: ignore[assignment]
+    run = import_module(PROGRAMS[program]).main
+    sys.argv = [program, *arguments]
+    counter = Counter()
+    threading.setprofile(counter)
+    sys.setprofile(counter)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+        print(
+            f"{len(counter.files)} files, {counter.crossings} crossings",
+            *sorted(counter.files),
+            sep="\n  ",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ hypothesis.settings.register_profile("by day", derandomize=True)
 if not NIGHTLY:  # an ordinary run tries the same cases as the one before it, a long one new ones
     hypothesis.settings.load_profile("by day")
 
-LONGEST = ("cluster", "deploy", "repository", "system", "boot", "robustness", "stores")
+LONGEST = ("cluster", "deploy", "repository", "system", "boot", "robustness", "store")
 """Folders whose tests take longest, in this order (scripts/test lists the slowest)."""
 SHARING = frozenset(
     f"tests/cluster/{name}.py"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from daskpki import secret_names
+from daskpki.authority.ca import CertificateAuthority
 from daskpki.confidential import Confidential
 from daskpki.errors import (
     AccessDeniedError,
@@ -19,7 +20,8 @@ from daskpki.errors import (
     NotFoundError,
     UnavailableError,
 )
-from daskpki.records import EMPTY
+from daskpki.identity import Role
+from daskpki.records import EMPTY, ISSUED
 from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.store import GsmStore
 from tests.support.drafts import STAMP, random_leaf
@@ -255,3 +257,39 @@ def test_another_s_secret_in_the_log_s_place_is_not_touched(place: GsmPlace) -> 
 def test_a_look_at_an_empty_project_finds_nothing(store: GsmStore) -> None:
     assert store.log("c").inventory().head == EMPTY
     assert list(store.clusters()) == []
+
+
+@pytest.mark.parametrize("name", ["widgetag", "destroyed", "disabled"])
+def test_a_name_in_googles_answer_does_not_explain_it(store: GsmStore, name: str) -> None:
+    """Google names the secret in its answer, and the secret's name is the user's."""
+    secret = secret_names.user_secret_id("c", name)
+    store.secrets.create(secret, labels=secret_names.labels("c", "secret", name))
+    for text in ("one", "two", "three"):
+        store.secrets.add(secret, Confidential(text))
+    store.secrets.destroy(secret, 1)
+    store.secrets.disable(secret, 2)
+    for number, state in ((1, "is destroyed"), (2, "is disabled")):
+        with pytest.raises(DisabledError, match=f"{secret}, version {number}, in gsm:.* {state}"):
+            store.secrets.access(secret, number)
+
+
+def test_a_secret_that_only_looks_like_a_log_is_no_cluster(store: GsmStore) -> None:
+    store.log("c").commit(lambda _: [random_leaf(CHANCE).reserved()], STAMP)
+    marks = {"managed-by": "daskpki", "daskpki-kind": secret_names.RECORDS}
+    for secret, more in (("theirs", {}), ("theirs-too", {"daskpki-cluster": "d"})):
+        store.secrets.create(secret, labels={**marks, **more})
+    assert store.clusters() == ["c"]
+
+
+def test_older_versions_that_cannot_be_destroyed_now_are_no_failure(place: GsmPlace) -> None:
+    with closing(place.factory(policy=BRIEF)) as store:
+        authority = CertificateAuthority(store, "c")
+        authority.init()
+        requests = authority.requests(Role.WORKER, ["w"])
+        for _ in range(3):
+            list(authority.issue(requests))
+        secret = secret_names.credential_id("c", Role.WORKER, "w")
+        place.server.fail("DestroySecretVersion", secret=secret, status="UNAVAILABLE", times=1000)
+        (issued,) = authority.issue(requests)
+        assert issued.record.status == ISSUED
+        assert len(place.server.active_versions(place.name(secret))) > 2

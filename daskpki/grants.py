@@ -296,7 +296,10 @@ class Grants:
         chosen = None if target is None else set(target.secrets)
         return [
             Secret(
-                info.id, info.labels["daskpki-kind"], info.labels.get("daskpki-name", ""), self._policies.read(info.id)
+                info.id,
+                info.labels.get("daskpki-kind", ""),
+                info.labels.get("daskpki-name", ""),
+                self._policies.read(info.id),
             )
             for info in self._secrets.select({"daskpki-cluster": self._cluster})
             if chosen is None or info.id in chosen

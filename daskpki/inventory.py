@@ -130,7 +130,7 @@ class Inventory(Protocol):
 
 
 def certificate_after(entry: CertificateRecord | None, record: Record) -> CertificateRecord:
-    """Apply a record to a leaf's entry; raises CorruptError for an event out of order."""
+    """Apply a record to a leaf's entry; CorruptError if its serial was never reserved."""
     body = record.body
     if record.kind == RESERVED:
         return CertificateRecord(
@@ -160,7 +160,7 @@ def certificate_after(entry: CertificateRecord | None, record: Record) -> Certif
 
 
 def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityRecord:
-    """Apply a record to a CA generation's entry; raises CorruptError for an event out of order."""
+    """Apply a record to a CA generation's entry; CorruptError if that was never reserved."""
     body = record.body
     if record.kind == CA_RESERVED:
         return AuthorityRecord(

@@ -92,7 +92,7 @@ class ClusterSecrets:
         marks = secret_names.labels(self._cluster, secret_names.SECRET)
         for info in self._store.secrets.select(marks):
             ends, rotate_by = (_moment(info.annotations.get(key)) for key in (_ENDS, _ROTATE_BY))
-            yield Listed(info.labels["daskpki-name"], info.created, ends, rotate_by)
+            yield Listed(info.labels.get("daskpki-name", info.id), info.created, ends, rotate_by)
 
     def versions(self, name: str) -> list[tuple[Version, str | None]]:
         """List the versions, newest first, each with its author if the log has it."""
@@ -111,7 +111,7 @@ class ClusterSecrets:
         Rolling back twice goes two versions back: a restored version counts as the one whose payload it repeats.
         """
         info = self._describe(name)
-        source = number or self._before(info)
+        source = self._before(info) if number is None else number
         payload = self._store.secrets.access(info.id, source)
         restored = self._store.secrets.add(info.id, payload)
         self._record(ADDED, name, restored, restores=source)

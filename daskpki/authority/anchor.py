@@ -34,8 +34,6 @@ class Anchored:
         self._document: TrustDocument | None = None
         self._points: list[Trusted] = []
         self._refusal: str | None = None
-        self.reading = False
-        """True for a command that shows the unencrypted part of a local store, unverified, and asks for no key."""
         self.thorough = False
         """True if commits that an earlier command verified are verified again (`audit --verify`)."""
         self.in_emergency = False
@@ -131,8 +129,8 @@ class Anchored:
         start = _named_by(document)
         if head.seq < start.head.seq or not _has(start.head, after):
             raise NotTrustedError(
-                f"the log of cluster {self._cluster!r} ends at record {head.seq}, and the trust document of epoch "
-                f"{document.epoch} names record {start.head.seq}, which it does not have: it was cut off or rewritten",
+                f"the log of cluster {self._cluster!r} does not contain record {start.head.seq}, which the trust "
+                f"document of epoch {document.epoch} names (it ends at record {head.seq}): it was cut off or rewritten",
                 hint="restore the store from a backup, and find out who could write to it",
             )
         # after 100,000 leaves, verifying all commits since then took each command 3 s

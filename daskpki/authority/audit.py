@@ -70,13 +70,14 @@ def _replay(records: Iterator[Record], end: Head, vouched: Head) -> ReplayedInve
 
 
 def _check_inventory(view: Inventory, replayed: ReplayedInventory) -> None:
-    same = view.head == replayed.head and list(view.authorities()) == list(replayed.authorities())
+    same = (view.head, view.published) == (replayed.head, replayed.published)
+    same = same and list(view.authorities()) == list(replayed.authorities())
     for shown, recorded in zip_longest(view.certificates(), replayed.certificates()):
         if shown != recorded:
             serial = f"{(recorded or shown).serial:x}"
             raise CorruptError(f"the inventory's entry of serial {serial} differs from the log", hint=_CHANGED)
     if not same:
-        raise CorruptError("the inventory's CAs differ from the log", hint=_CHANGED)
+        raise CorruptError("the inventory's CAs or its last publication differ from the log", hint=_CHANGED)
 
 
 _CHANGED = "someone changed the store's tables: restore it from a backup"

@@ -59,15 +59,14 @@ class CertificateAuthority:
         name = parse_label(cluster, "cluster")
         issuers = Issuers(store.secrets, name, places)
         anchor = Anchored(store, name, clock, ca_sha256)
-        anchor.reading = reading
-        self.session = Session(store, name, who or claimed_user(), command, clock, anchor, issuers)
+        self.session = Session(store, name, who or claimed_user(), command, clock, anchor, issuers, reading)
         self._view: Inventory | None = None
         self._domains: dict[int, str] = {}  # by generation; a CA's never changes
 
     def init(self, plan: Plan | None = None, *, ca_key: str = OWN_STORE) -> AuthorityRecord:
-        """Make the CA of that plan (`daskpki.authority.creation.plan_ca`), by default the usual one.
+        """Create the CA that `plan` describes, by default `plan_ca(cluster)`; AlreadyExistsError if there is one.
 
-        AlreadyExistsError when there is one. `ca_key` is the place of the key, with two tiers of the intermediate's.
+        `ca_key` is the URI of the place for its key; with an offline root, for the intermediate's key.
         """
         from daskpki.authority.creation import init_ca, plan_ca
 
@@ -103,7 +102,7 @@ class CertificateAuthority:
             self.inventory()
             return self.session.issuers(self.active())
 
-    def _open_living(self) -> None:
+    def open_living(self) -> None:
         """Open every key that will have to sign, before anything is recorded."""
         self._view = None
         try:
@@ -121,7 +120,7 @@ class CertificateAuthority:
         ttl: str | None = None,
         grades: Iterable[Grade] = (),
     ) -> list[LeafRequest]:
-        """Requests for leaves of that role, one a name, all with the same other fields; UsageError."""
+        """One request a name for leaves of `role`, alike in all other fields; UsageError."""
         domain = self.policy().trust_domain
         seconds = parse_ttl(ttl) if ttl else None
         further = tuple(map(parse_dns_name, dns)), tuple(map(parse_ip, ips)), seconds, tuple(grades)
@@ -250,7 +249,7 @@ class CertificateAuthority:
         policy = self.policy()
         ends = issuing_ends(self._seen())
         still = still_due(entries, self.session.now(), give_way=give_way)
-        for kind in sorted({entry.key_type for entry in entries}):
+        for kind in sorted({entry.key_type for entry in entries}):  # "csr" is first, so its error precedes any renewal
             alike = [
                 request_for(entry, policy.trust_domain, ends[entry.issuer])
                 for entry in entries
@@ -260,13 +259,14 @@ class CertificateAuthority:
         self._repair(check_rollback=give_way)
 
     def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
-        """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.
+        """Revoke one certificate (by serial or fingerprint) or the leaves of ROLE/NAME, and publish.
 
+        Of ROLE/NAME, that is every leaf that may still have connections. Returns those that changed.
         NotFoundError if nothing of that name was issued, UsageError for a reason that RFC 5280 does not have.
         """
         from daskpki.authority.revocation import revoke, valid
 
-        self._open_living()
+        self.open_living()
         return revoke(self.session, valid(which, self.session.now().timestamp()), reason)
 
     def revocable(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
@@ -279,7 +279,7 @@ class CertificateAuthority:
         """Release certificates from hold; PolicyError if one was revoked for another reason."""
         from daskpki.authority.revocation import on_hold, release
 
-        self._open_living()
+        self.open_living()
         return release(self.session, on_hold(which))
 
     def sign_root_crl(self, root: OfflineRoot, *, revoke: bool = False) -> KeptCrl:
@@ -321,7 +321,7 @@ class CertificateAuthority:
         address = parse_scheduler(scheduler)
         if address in self.trust().schedulers:
             return False
-        self._open_living()
+        self.open_living()
         publish(self.session, schedulers=[address])
         return True
 

@@ -125,10 +125,8 @@ class StoredCaKeys(NamedTuple):
         key = generate_key(kind)
         secret = secret_names.ca_key_id(self.cluster, generation)
         labels = secret_names.labels(self.cluster, secret_names.CA_KEY, str(generation))
-        try:
+        with suppress(AlreadyExistsError):  # left over, or planted: `add` refuses one that is not ours
             self.secrets.create(secret, labels=labels)
-        except AlreadyExistsError:  # made by an interrupted command; the newest version counts
-            self.secrets.describe(secret)
         sealed = serialize_key(key)
         if self.seal:
             sealed = Confidential(seal_with_passphrase(sealed, self.seal(), context=self._context(generation)))

@@ -176,11 +176,11 @@ def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) 
     trusted = entry in living_authorities(inventory)
     if revoke and trusted:
         raise PolicyError(
-            f"the intermediate of CA {entry.generation} is trusted still",
+            f"the intermediate of CA {entry.generation} is still trusted",
             hint="daskpki rotate-ca --emergency --offline-root NEWFILE replaces it first",
         )
     anchor = load_certificate(anchor_der(entry))
-    before = None if entry.root_crl is None else verify_crl(_der(entry), anchor, now=None)
+    before = None if entry.root_crl is None else verify_crl(_der(entry), anchor)
     revoked = dict(before.revoked) if before else {}
     if revoke:
         serial = load_certificate(chain_der(entry)[0]).serial_number
@@ -189,7 +189,7 @@ def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) 
     number = before.number + 1 if before else 1
     der = sign_crl(root, revoked.values(), number=number, now=session.now(), lifetime=ROOT_CRL_LIFETIME)
     _record(session, entry, der)
-    return KeptCrl(entry.generation, _root_state(trusted), der, verify_crl(der, anchor, now=session.now()))
+    return KeptCrl(entry.generation, _root_state(trusted), der, verify_crl(der, anchor))
 
 
 def _root_state(trusted: bool) -> str:  # noqa: FBT001 - one value
@@ -211,7 +211,7 @@ def root_crls(inventory: Inventory) -> list[KeptCrl]:
     living, found = living_authorities(inventory), []
     for entry in inventory.authorities():
         if entry.root_crl is not None:
-            contents = verify_crl(_der(entry), load_certificate(anchor_der(entry)), now=None)
+            contents = verify_crl(_der(entry), load_certificate(anchor_der(entry)))
             if entry in living or contents.revoked:
                 found.append(KeptCrl(entry.generation, _root_state(entry in living), _der(entry), contents))
     return found

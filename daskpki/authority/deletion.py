@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.authority.ca_keys import OWN_STORE
-from daskpki.authority.revocation import revoke
+from daskpki.authority.revocation import may_be_connected, revoke
 from daskpki.errors import NotFoundError
+from daskpki.handover import USUAL
 from daskpki.identity import Role
 from daskpki.inventory import CertificateRecord, Inventory
 from daskpki.records import ISSUED, RELEASED, REVOKING
@@ -30,7 +31,11 @@ _ORDER: Final = (*Role, secret_names.SECRET, secret_names.CA_KEY)
 
 
 class Deletion(NamedTuple):
-    """The plan of a deletion: ids of secrets, names of user secrets, keys kept elsewhere, end of the last leaf."""
+    """The plan of a deletion: how many leaves it revokes, and the end of the last one.
+
+    `now` and `later` are ids of secrets: those to delete at once, and those to delete after the last leaf has ended.
+    `user_secrets` are names, `keys_elsewhere` URIs of CA keys.
+    """
 
     revoked: int
     now: tuple[str, ...]
@@ -56,7 +61,7 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
         raise NotFoundError(f"there is no cluster {session.cluster!r} in {session.store.url}", hint="daskpki list")
     # Revoked leaves count: a node that keeps an older document trusts them until they end.
     ends = max((leaf.not_after for leaf in inventory.certificates() if leaf.fingerprint), default=0)
-    ended = ends < now
+    ended = ends + USUAL.grace < now  # connections outlive their certificates by it
     kept = [info.id for info in found if _kind(info) in _KEPT]
     gone = [info.id for info in found if _kind(info) in _ORDER]
     return Deletion(
@@ -64,7 +69,7 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
         now=(*gone, *(kept if ended else ())),
         user_secrets=tuple(info.labels["daskpki-name"] for info in found if _kind(info) == secret_names.SECRET),
         later=() if ended else tuple(kept),
-        keys_elsewhere=tuple(one.key_uri for one in inventory.authorities() if not one.key_uri.startswith(OWN_STORE)),
+        keys_elsewhere=tuple(one.key_uri for one in inventory.authorities() if one.key_uri != OWN_STORE),
         last_leaf_ends=None if ended else ends,
     )
 
@@ -74,21 +79,21 @@ def _kind(info: SecretInfo) -> str:
 
 
 def _valid(inventory: Inventory, now: float) -> list[CertificateRecord]:
-    """Leaves that are valid, and those that an interrupted revocation left unpublished."""
+    """Leaves that may have connections, and those that an interrupted revocation left unpublished."""
     return [
         leaf
         for leaf in inventory.certificates(statuses=(ISSUED, RELEASED, REVOKING))
-        if leaf.status == REVOKING or leaf.not_after >= now
+        if leaf.status == REVOKING or may_be_connected(leaf, now)
     ]
 
 
 def revoke_all(authority: CertificateAuthority) -> Sequence[CertificateRecord]:
-    """Revoke every valid leaf and publish. Errors of opening the CA's key are raised before anything changes."""
+    """Revoke every leaf that may have connections, and publish; errors of opening the CA's keys come before that."""
     session = authority.session
     now = session.now().timestamp()
     if not _valid(authority.inventory(), now):
         return ()
-    authority.issuer()
+    authority.open_living()
     return revoke(session, lambda inventory: _valid(inventory, now), REASON)
 
 

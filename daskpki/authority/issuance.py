@@ -209,7 +209,7 @@ def _destroy_older(session: Session, reservation: Reservation, version: int) -> 
     last = version - KEPT_VERSIONS
     if last > 0:
         secrets, secret = session.store.secrets, secret_of(session.cluster, reservation.request.identity)
-        with suppress(AccessDeniedError):  # a command with more rights does it the next time
+        with suppress(AccessDeniedError, UnavailableError):  # the next renewal does it, or a command with more rights
             listed = takewhile(lambda entry: entry.number > version - _LOOK_BACK, secrets.versions(secret))
             left = {entry.number for entry in listed if entry.number <= last and entry.state != DESTROYED}
             for number in sorted(left | {last}):

@@ -179,8 +179,8 @@ class Chart(NamedTuple):
 @lru_cache(maxsize=1)
 def _template() -> tuple[Template, str, str]:
     own = files(__package__)
-    render_page, style, script = (own.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(render_page), style, script
+    page, style, script = (own.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(page), style, script
 
 
 def render_page(report: Report) -> str:

@@ -26,22 +26,27 @@ Select = Callable[[Inventory], Sequence[CertificateRecord]]
 """Selects leaves in the state of the log to which the event is appended."""
 
 
-def valid(which: str, now: float) -> Select:
-    """Select one certificate by number, in any state, or every leaf of ROLE/NAME that may still have connections.
+def may_be_connected(entry: CertificateRecord, now: float) -> bool:
+    """True if a leaf may still have connections, which outlive it by the nodes' `--grace`."""
+    return entry.not_after + USUAL.grace >= now
 
-    Connections outlive their certificate by the nodes' `--grace`, so the leaf before a renewal counts as well.
+
+def valid(which: str, now: float) -> Select:
+    """Select one certificate by serial or fingerprint, in any state, or every leaf of ROLE/NAME that may be connected.
+
+    The leaf before a renewal counts as well.
     """
     if not is_slug(which):
         return lambda inventory: [find(inventory, which)]
     return lambda inventory: [
         entry
         for entry in _named(inventory, which)
-        if entry.status in (ISSUED, RELEASED) and entry.not_after + USUAL.grace >= now
+        if entry.status in (ISSUED, RELEASED) and may_be_connected(entry, now)
     ]
 
 
 def on_hold(which: str) -> Select:
-    """Select one certificate by serial in any state, or every leaf of ROLE/NAME that is on hold."""
+    """Select one certificate by serial or fingerprint, in any state, or every leaf of ROLE/NAME that is on hold."""
 
     def select(inventory: Inventory) -> list[CertificateRecord]:
         named = _named(inventory, which) if is_slug(which) else []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def random_serial() -> int:
     """A serial of 16 octets, positive, with 126 random bits (RFC 5280, 4.1.2.2; CA/B Forum BR 7.1 asks for 64)."""
-    return 1 << 126 | int.from_bytes(os.urandom(16), "big") >> 2  # not `secrets`, which loads `random`
+    return 1 << 126 | secrets.randbits(126)
 
 
 def new_operation() -> str:
@@ -62,11 +62,13 @@ class Session(NamedTuple):
     """The trust anchor by which this command judges the log."""
     issuers: Issuers
     """Opens the keys of the CA's generations."""
+    reading: bool = False
+    """True for a command that shows the unencrypted part of a local store, unverified, and asks for no key."""
 
     @property
     def log(self) -> RecordLog:
         """The cluster's log, as far as it counts."""
-        if self.anchor.reading and self.store.url.startswith("local:"):
+        if self.reading and self.store.url.startswith("local:"):
             return self.store.log(self.cluster)
         return self.store.log(self.cluster, self.anchor.judge)
 

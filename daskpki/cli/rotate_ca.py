@@ -135,7 +135,11 @@ def rotate(
     )
     with invocation.authority(seal=new.ca_passphrase) as authority:
         began = authority.session.clock()
+        before = authority.active().generation
         made, cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
+        if made.generation == before:
+            which = f"this finished the emergency that made CA {before}"
+            invocation.output.warn(f"{which}; if the key of CA {before} was stolen as well, run the command again")
         notify_schedulers(invocation, authority, push, expected=False)
         invocation.output.hint(f"the old CA is no longer trusted, after {cut:.1f} s; reissuing")
         count = _reissue(invocation, authority, give_way=False)

@@ -3,8 +3,8 @@
 One complete CRL for each issuer, of version 2, with CRLNumber, AKI and reasons. There are no delta CRLs: a certificate
 on hold that is released, and one that is long expired, are simply absent from the next list.
 
-A trust document has the CRL of each of its CAs, compressed. nextUpdate limits the age of a CRL's signature, which is
-checked here; the caller checks when the document was fetched.
+A trust document has the CRL of each of its CAs, compressed. nextUpdate limits the age of a CRL's signature
+(`check_fresh`); the caller checks when the document was fetched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import UNREADABLE, extension, load_certificate, seconds, utc_time
 from daskpki.pki.keys import signature_hash, uninterrupted
-from daskpki.pki.pem import encode_pem, is_der, single_der
+from daskpki.pki.pem import check_size, encode_pem, is_der
 from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE
 from daskpki.pki.trust_document import CrlPart, TrustDocument
 from daskpki.quoting import rfc3339
@@ -122,12 +122,12 @@ def crl_pem(der: bytes) -> str:
     return encode_pem(der, _LABEL)
 
 
-def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -> Crl:
-    """Parse a CRL in DER or PEM; NotTrustedError unless `issuer` signed it and it is current at `now`.
+def verify_crl(der: bytes, issuer: x509.Certificate) -> Crl:
+    """Parse a CRL; NotTrustedError unless `issuer` signed it.
 
-    With `now` None the dates are left to the caller: the revocations of an outdated list are still true.
+    The dates are left to the caller: the revocations of an expired list are still true.
     """
-    crl = _load(single_der(data, "the CRL", (_LABEL,), limit=MAX_CRL))
+    crl = _load(check_size(der, "the CRL", MAX_CRL))
     if crl.issuer != issuer.subject:
         raise NotTrustedError(f"the CRL is of {crl.issuer.rfc4514_string()}, not of {issuer.subject.rfc4514_string()}")
     try:
@@ -137,24 +137,7 @@ def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -
         genuine = False
     if not genuine:
         raise NotTrustedError("the CRL's signature does not verify with its issuer's key")
-    contents = _contents(crl)
-    if now is not None:
-        check_dates(contents, now)
-    return contents
-
-
-def check_dates(crl: Crl, now: datetime) -> None:
-    """Raise NotTrustedError unless the CRL is current: from thisUpdate, less some skew, to nextUpdate."""
-    moment_ = seconds(now)
-    if crl.this_update > moment_ + CLOCK_SKEW:
-        raise NotTrustedError(
-            f"the CRL is of {rfc3339(crl.this_update)}, and it is {rfc3339(moment_)}", hint="check this machine's clock"
-        )
-    if moment_ > crl.next_update:
-        raise NotTrustedError(
-            f"the CRL ran out at {rfc3339(crl.next_update)}, and it is {rfc3339(moment_)}",
-            hint="any command that opens the CA key signs a new one",
-        )
+    return _contents(crl)
 
 
 def _load(der: bytes) -> x509.CertificateRevocationList:
@@ -227,7 +210,7 @@ def verified_crls(document: TrustDocument) -> dict[int, Crl]:
     """
     found = {}
     for part in document.crls:
-        crl = verify_crl(crl_der(part), _issuer(part, document), now=None)
+        crl = verify_crl(crl_der(part), _issuer(part, document))
         if crl[:3] != (part.number, part.this_update, part.next_update):
             raise NotTrustedError(
                 f"the CRL of CA generation {part.generation} is not the one that the document announces"
@@ -267,8 +250,8 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
     end = next_update(document)
     if seconds(now) > end:
         raise NotTrustedError(
-            f"the trust document's CRL ran out at {rfc3339(end)}, and it is {rfc3339(seconds(now))}",
-            hint="any command that opens the CA key signs a new one; --stale-trust allow goes on without",
+            f"the trust document's CRL ran out at {rfc3339(end)}; it is now {rfc3339(seconds(now))}",
+            hint="any daskpki command that opens the CA's key signs a new one; a node: --stale-trust allow",
         )
 
 

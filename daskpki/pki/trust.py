@@ -140,7 +140,7 @@ def _root_of(der: bytes, document: TrustDocument) -> tuple[Anchor, Crl]:
     for anchor in document.authorities:
         if anchor.chain:
             try:
-                return anchor, verify_crl(der, load_certificate(anchor.certificate), now=None)
+                return anchor, verify_crl(der, load_certificate(anchor.certificate))
             except NotTrustedError as error:
                 refusal = error
     raise NotTrustedError("the trust document has a CRL that no offline root of its CAs signed") from refusal

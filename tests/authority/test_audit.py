@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from daskpki.confidential import Confidential
-from daskpki.settings import GsmUrl
+from daskpki.settings import GsmUrl, LocalUrl
 from daskpki.store.append_chain import Link
 from daskpki.store.gsm.log_format import LogHead, decode_part, encode_part
+from daskpki.store.local.key_slots import Unlocking
+from daskpki.store.local.store import LocalStore
+from daskpki.store.local.table_seal import TableSeal
 from daskpki.store.opening import open_store
 from tests.emulator import SecretManagerServer
 from tests.support.running import Run, runner
@@ -83,6 +86,24 @@ def test_a_trust_document_that_was_put_back_is_noticed(local: Run, tmp_path: Pat
         connection.execute("DELETE FROM version WHERE secret = 'daskpki_default_trust' AND number = 2")
         connection.commit()
     assert "without the store's key" in local("audit", "--verify", code=3).err
+
+
+def test_a_publication_that_a_holder_of_the_stores_key_put_back_is_noticed(local: Run, tmp_path: Path) -> None:
+    """Whoever unlocks the store can seal its tables, but does not sign for the CA."""
+    local("init-ca", "--with", "client/alice")
+    url, unlock = LocalUrl(tmp_path / "store"), Unlocking(key_file=tmp_path / "store.key")
+
+    def rewrite(statement: str) -> None:
+        with closing(open_store(url, unlock=unlock)) as store:
+            assert isinstance(store, LocalStore)
+            with store._database.write() as connection:
+                assert connection.execute(statement).rowcount
+                TableSeal(connection, store.unlock(), store.id).renew(())
+
+    local("revoke", "client/alice")
+    local("audit", "--verify")
+    rewrite("UPDATE published SET body = json_set(body, '$.epoch', 1)")
+    assert "its last publication differ from the log" in local("audit", "--verify", code=3).err
 
 
 def test_a_secret_managers_log_that_someone_cut_off_is_noticed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -55,6 +56,24 @@ def test_nothing_is_overwritten(local: Run, elsewhere: Run, tmp_path: Path) -> N
     (tmp_path / "elsewhere" / "store.db-wal").write_bytes(b"of another store")
     assert "store.db-wal" in elsewhere("restore", str(file), code=1).err
     elsewhere("backup", str(tmp_path / "two.backup"), code=4)
+
+
+@pytest.mark.parametrize("store_id", ["../../victim", "/victim", "", "A" * 16])
+def test_the_id_in_a_foreign_backup_is_no_path(local: Run, elsewhere: Run, tmp_path: Path, store_id: str) -> None:
+    local("init-ca")
+    file = tmp_path / "one.backup"
+    local("backup", str(file))
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE meta SET store_id = ?", (store_id,))
+        connection.commit()
+    (home(os.environ) / "seen").mkdir(exist_ok=True)
+    victim = home(os.environ) / "seen" / f"{store_id}.json"
+    victim.parent.mkdir(parents=True, exist_ok=True)
+    if store_id.startswith("."):
+        victim.write_text("mine")
+    assert "has no valid store id" in elsewhere("restore", str(file), "--accept-older", code=3).err
+    assert not (tmp_path / "elsewhere" / "store.db").exists()
+    assert not store_id.startswith(".") or victim.read_text() == "mine"
 
 
 def test_an_older_store_is_noticed_and_accepted_knowingly(local: Run, tmp_path: Path) -> None:

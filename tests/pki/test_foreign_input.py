@@ -102,8 +102,8 @@ VERIFIERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "leaf": (lambda data: verify_leaf(data, [], [ROOT], now=NOW, trust_domain=TD), LEAF),
     "root": (lambda data: verify_leaf(LEAF, [], [data], now=NOW, trust_domain=TD), ROOT),
     "chain": (lambda data: verify_leaf(LEAF, [data], [ROOT], now=NOW, trust_domain=TD), LEAF),
-    "crl": (lambda data: verify_crl(data, load_certificate(ROOT), now=NOW), CRL),
-    "crl's issuer": (lambda data: verify_crl(CRL, load_certificate(data), now=NOW), ROOT),
+    "crl": (lambda data: verify_crl(data, load_certificate(ROOT)), CRL),
+    "crl's issuer": (lambda data: verify_crl(CRL, load_certificate(data)), ROOT),
 }
 
 

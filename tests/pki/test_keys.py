@@ -33,7 +33,7 @@ def crl() -> Callable[[], object]:
     authority = Authority()
     document = authority.document()
     issuer = x509.load_der_x509_certificate(document.roots[0])
-    return lambda: verify_crl(zlib.decompress(document.crls[0].compressed), issuer, now=None)
+    return lambda: verify_crl(zlib.decompress(document.crls[0].compressed), issuer)
 
 
 def request() -> Callable[[], object]:

@@ -167,7 +167,7 @@ _KEY: Final = re.compile(r"projects/[^\s/]+/locations/[^\s/]+/keyRings/[^\s/]+/c
 
 
 def _precondition(what: str, message: str) -> DaskpkiError:
-    words = message.lower()
+    words = re.sub(r"projects/\S+", "", message).lower()  # without the secret's name, which may contain any of them
     if _KEY.search(message):
         return AccessDeniedError(
             f"{what} is encrypted by a key of Cloud KMS: {message}",

@@ -67,7 +67,7 @@ _Decide = Callable[[LogInventory], Sequence[Draft]]
 
 
 class GsmRecordLog:
-    """See `daskpki.store.port.RecordLog`; for one thread at a time.
+    """A `daskpki.store.port.RecordLog` in Secret Manager, for one thread at a time.
 
     `options` are for the cluster's secrets, if the first commit of its records fixes them. `judge` decides which heads
     count. `secret` is the log's secret and its labels, by default that of the cluster's records.

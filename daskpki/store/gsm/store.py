@@ -20,7 +20,7 @@ from daskpki.store.rollback_guard import RollbackGuard
 
 
 class GsmStore:
-    """See `daskpki.store.port.Store`; it connects at its first request. UsageError for a bad endpoint.
+    """A `daskpki.store.port.Store` in Secret Manager. It connects at its first request. UsageError for a bad endpoint.
 
     `options` are for the secrets of a new cluster; the log of an existing one has its own. `seen` is the directory of
     the rollback guards (None: no guard). `place` is the project, and the location in it if there is one.
@@ -82,7 +82,8 @@ class GsmStore:
     def clusters(self) -> Sequence[str]:
         """The names of the clusters in the store."""
         logs = self.secrets.select({"daskpki-kind": secret_names.RECORDS})
-        return sorted(info.labels["daskpki-cluster"] for info in logs)
+        names = {info.id: info.labels.get("daskpki-cluster", "") for info in logs}
+        return sorted(name for secret, name in names.items() if secret == secret_names.records_id(name))
 
     def close(self) -> None:
         """Save what this user has seen, and close the connection."""

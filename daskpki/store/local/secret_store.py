@@ -29,7 +29,7 @@ _VERSIONS: Final = "SELECT number, state, created FROM version WHERE secret = ? 
 
 
 class LocalSecretStore:
-    """See `daskpki.store.port.SecretStore`; everything here is strongly consistent."""
+    """A `daskpki.store.port.SecretStore` in a SQLite database, where every read is strongly consistent."""
 
     def __init__(self, database: Database, master_key: MasterKey, clock: Callable[[], float]) -> None:
         self._database = database
@@ -101,6 +101,7 @@ class LocalSecretStore:
 
     def delete(self, secret: str, *, etag: str | None = None) -> None:
         """Remove a secret and all its versions."""
+        self._master_key.unlock()  # before the lock of writers: it may ask for a passphrase
         with self._database.write() as connection:
             info = self._owned(connection, secret)
             if etag is not None:

@@ -68,7 +68,7 @@ def _fill(path: Path, store_id: str, slot: Slot, now: int) -> None:
 
 
 class LocalStore:
-    """See `daskpki.store.port.Store`. Opening it takes no key: lists and records are in the clear.
+    """A `daskpki.store.port.Store` in a SQLite database. Opening it takes no key: lists and records are in the clear.
 
     `seen` is the directory of the rollback guards (None: no guard); `clock` returns seconds since the epoch. `id` is in
     the associated data of all payloads, and does not depend on the directory.

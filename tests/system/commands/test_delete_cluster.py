@@ -7,14 +7,20 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pexpect
 import pytest
 
 from daskpki import secret_names
+from daskpki.authority.ca import CertificateAuthority
+from daskpki.authority.deletion import plan_deletion
 from daskpki.cli.delete_cluster import ONE_POLL
 from daskpki.handover import Freshness
+from daskpki.settings import GsmUrl
+from daskpki.store.opening import open_store
 from tests.emulator import SecretManagerServer
 from tests.support.running import Run, runner
 
@@ -91,6 +97,34 @@ def test_the_rest_goes_once_the_last_leaf_has_ended(server: SecretManagerServer,
     document = json.loads(done.stdout)
     assert (document["last_leaf_ends"], document["later"], document["revoked"]) == (None, [], 0)
     assert kinds(server) == set()
+
+
+def test_a_leaf_whose_connections_may_outlive_it_is_revoked_too(cloud: Run, tmp_path: Path) -> None:
+    made(cloud, tmp_path)
+    cloud("issue", "worker", "--name", "short", "--ttl", "1h")
+
+    def planned(minutes: int) -> int:
+        later = datetime.now(UTC) + timedelta(minutes=minutes)
+        with closing(open_store(GsmUrl("my-project", None))) as store:
+            return plan_deletion(CertificateAuthority(store, "lab", clock=lambda: later)).revoked
+
+    grace = Freshness().grace // 60
+    assert planned(0) == 4
+    assert planned(60 + grace - 1) == 4, "nodes keep its connections for the grace"
+    assert planned(60 + grace + 1) == 3
+
+
+def test_a_key_that_does_not_open_is_an_error_before_anything_is_revoked(cloud: Run, tmp_path: Path) -> None:
+    """During a rollover both CAs sign what is published."""
+    made(cloud, tmp_path)
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("correct horse battery staple\n")
+    passphrase.chmod(0o600)
+    cloud("--ca-passphrase-file", str(passphrase), "rotate-ca", "start", "--ca-passphrase")
+    cloud("delete-cluster", "--confirm", "lab", "--wait", "0", code=5)
+    assert {entry["state"] for entry in cloud("list", "--json").json()} == {"issued"}
+    cloud("--ca-passphrase-file", str(passphrase), "delete-cluster", "--confirm", "lab", "--wait", "0")
+    assert {entry["state"] for entry in cloud("list", "--json").json()} == {"revoked"}
 
 
 def test_it_refuses_while_there_are_vms(server: SecretManagerServer, cloud: Run, tmp_path: Path) -> None:

@@ -68,6 +68,23 @@ def test_an_emergency_says_how_long_it_took(local: Run, tmp_path: Path) -> None:
     local("verify", str(tmp_path / "before" / "cert.pem"), code=3)
 
 
+def test_an_emergency_that_only_finishes_another_says_so(local: Run) -> None:
+    """The key of the second CA may be stolen too before the first emergency has reissued all."""
+    local("init-ca", "--with", "worker")
+    point = "daskpki.cli.rotate_ca._reissue"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(point, _cut_off)
+        local("rotate-ca", "--emergency", "--yes", code=130)
+    again = local("rotate-ca", "--emergency", "--yes")
+    assert "this finished the emergency that made CA 2; if the key of CA 2 was stolen as well" in again.err
+    assert "finished the emergency" not in local("rotate-ca", "--emergency", "--yes").err
+    assert local("rotate-ca", "status", "--json").json()["issuing"] == 3
+
+
+def _cut_off(*_arguments: object, **_options: object) -> int:
+    raise KeyboardInterrupt
+
+
 def test_steps_are_refused_with_the_way_out(local: Run) -> None:
     assert "daskpki init-ca" in local("rotate-ca", "status", code=4).err
     local("init-ca", "--with", "worker")

@@ -53,6 +53,9 @@ def test_rollback_adds_the_old_value_again_and_twice_goes_two_back(run: Run, put
     run("secret", "rollback", "s")
     assert value(run, "s") == b"one"
     assert "no readable version before" in run("secret", "rollback", "s", code=4).err
+    before = len(run("secret", "versions", "s", "--json").json())
+    assert run("secret", "rollback", "s", "--to", "0", code=4).err, "no version has that number"
+    assert len(run("secret", "versions", "s", "--json").json()) == before
     run("secret", "rollback", "s", "--to", "3")
     assert value(run, "s") == b"three"
     versions = run("secret", "versions", "s", "--json").json()

@@ -19,7 +19,7 @@ from daskpki.credentials.contexts import read_scheduler_file
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import obtain, open_without_asking, this_process
 from daskpki.errors import NotFoundError, UsageError
-from daskpki.handover import SEALED, STOCK, VARIABLE, load_handover
+from daskpki.handover import SEALED, STOCK, VARIABLE, load_handover, read_handed_down
 from daskpki.identity import parse_label
 from daskpki.loader import dial_security, store_source
 from daskpki.settings import store_url
@@ -37,6 +37,8 @@ def security(name: str | None = None, *, cluster: str | None = None, store: str 
     DASKPKI_CREDENTIAL_DIR or DASKPKI_CREDENTIAL_FILE, the store if DASKPKI_SOURCE=store, the OS keyring. It must belong
     to `name` and `cluster`, where these are given. Raises NotFoundError, NotTrustedError, AccessDeniedError or
     UsageError, each with a hint.
+
+        client = Client("tls://10.0.0.5:8786", security=daskpki.security("alice"))
     """
     here = this_process()
     wanted = Wanted(name=name, cluster=cluster, store=store)
@@ -61,6 +63,8 @@ def cluster_security(
     it answers nobody. The scheduler asks the store every minute for newer trust documents, so a revocation reaches the
     whole cluster; newer credentials need a new cluster. The scheduler lives in this process, so `scheduler_code` must
     be stock. Raises NotFoundError that names the credential to issue, and UsageError for a sealed scheduler.
+
+        cluster = LocalCluster(security=daskpki.cluster_security("alice"))
     """
     if scheduler_code == SEALED:  # a seal covers its whole process, and cannot be lifted
         raise UsageError(
@@ -95,6 +99,9 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> LinkedClient:
     `scheduler_file=`, a file that a scheduler wrote by Dask's option of that name. Everything else goes to
     `distributed.Client`. Its `dashboard_link` leads through Jupyter's entry or a running `daskpki dashboard`, if there
     is one. Errors as `security`, and UsageError when no address is known.
+
+        with daskpki.connect() as client:
+            print(client.submit(sum, [1, 2]).result())
     """
     from daskpki.cluster.security import LinkedClient
     from daskpki.dashboard.jupyter import find_link
@@ -114,7 +121,10 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> LinkedClient:
 def secret(name: str) -> bytes:
     """The payload of a user secret that `daskpki-entrypoint --secret` mounted in this process; for use in tasks.
 
-    NotFoundError if it is not mounted, with the option that mounts it as the hint; UsageError for an invalid name.
+    NotFoundError if it is not mounted, with the option that mounts it as the hint; CorruptError if it cannot be
+    read any more; UsageError for an invalid name.
+
+        password = daskpki.secret("db-password").decode()
     """
     parse_label(name, "secret name")
     mounted = load_handover(os.environ[VARIABLE]).secrets if os.environ.get(VARIABLE) else {}
@@ -124,13 +134,7 @@ def secret(name: str) -> bytes:
             f"the secret {name!r} is not mounted in this process{known}",
             hint=f"start it by daskpki-entrypoint with --secret {name}=fd; by hand: daskpki secret get {name}",
         )
-    try:
-        return Path(mounted[name]).read_bytes()
-    except OSError as error:
-        raise NotFoundError(
-            f"the secret {name!r} cannot be read at {mounted[name]}: {error.strerror}",
-            hint="it lives as long as the process that daskpki-entrypoint became; start again through it",
-        ) from None
+    return read_handed_down(mounted[name], f"the secret {name!r}")
 
 
 def open_store(url: str | None = None) -> Store:

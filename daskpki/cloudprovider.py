@@ -66,7 +66,7 @@ class _Booting:
         self.docker_args = f"{own} {_in_user_data([*variables, '--entrypoint', _ENTRYPOINT])}".strip()
 
     def create_gcp_config(self) -> dict[str, Any]:
-        """See dask-cloudprovider: the body of the request that makes the VM."""
+        """The body of the request that makes the VM, with the service account of this role."""
         config: dict[str, Any] = super().create_gcp_config()  # type: ignore[misc] # of the stock class that follows
         config["serviceAccounts"] = [{"email": self.boot.service_account, "scopes": [_SCOPE]}]
         return config
@@ -99,6 +99,14 @@ class GCPCluster(stock.GCPCluster):
     `store` is `gsm://PROJECT`, where the VMs find their credentials. `security` is yours as a client, by default
     `daskpki.security()`. `scheduler_options` and `worker_options` become options of `dask scheduler` and `dask worker`.
     Your own Dask configuration stays here; put the part that VMs need into `env_vars`, which must not contain secrets.
+
+        cluster = GCPCluster(
+            store="gsm://my-project",
+            docker_image="europe-west1-docker.pkg.dev/my-project/dask/dask:2026.8.0",
+            scheduler_service_account="dask-scheduler@my-project.iam.gserviceaccount.com",
+            worker_service_account="dask-worker@my-project.iam.gserviceaccount.com",
+            n_workers=4,
+        )
     """
 
     def __init__(

@@ -111,7 +111,7 @@ def read_handed_down(path: str, what: str) -> bytes:
     except OSError as error:
         raise CorruptError(
             f"{what} cannot be read: {error.strerror}",
-            hint="it lives as long as the process that daskpki-entrypoint became; start again through it",
+            hint="it exists only while the process that daskpki-entrypoint started runs; start it through that again",
         ) from None
 
 

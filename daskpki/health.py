@@ -18,7 +18,12 @@ _EVERY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def check(address: str | None, *, timeout: float = 5.0) -> str | None:
-    """The failure of the server at ADDRESS:PORT, or None; `timeout` in seconds."""
+    """The failure of the server at ADDRESS:PORT, or None if it answers.
+
+    `timeout` is in seconds.
+
+        assert check("127.0.0.1:8788") is None
+    """
     if not address:
         return f"{VARIABLE} is not set, so there is no address to ask"
     host, _, port = address.rpartition(":")

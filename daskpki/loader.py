@@ -50,6 +50,8 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
 
     NotFoundError when no rule fits, UsageError that names the candidates when several logins do; AccessDeniedError
     without the keyring; NotTrustedError when the credential fails its verification.
+
+        dask.config.set({"distributed.client.security-loader": "daskpki.loader.security_loader"})
     """
     address = info.get("address")
     if not isinstance(address, str) or not address.lower().startswith("tls://"):

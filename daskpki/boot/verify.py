@@ -61,7 +61,7 @@ def verify_in_time(material: Material, settings: Settings, clocks: Clocks, *, pa
 def verify_material(material: Material, settings: Settings, now: datetime) -> TrustDocument:
     """Return the trust document if it and every credential are valid at `now`; NotTrustedError, CorruptError."""
     for credential, role in zip(material.credentials, settings.roles, strict=True):
-        _check_asked_for(credential, settings, role)
+        _check_asked_for(credential, role)
     document = material.trust.signed.document
     from daskpki.credentials.verified import Pins, verify_credential
 
@@ -75,7 +75,7 @@ def verify_material(material: Material, settings: Settings, now: datetime) -> Tr
     return document
 
 
-def _check_asked_for(credential: Credential, settings: Settings, role: Role) -> None:
+def _check_asked_for(credential: Credential, role: Role) -> None:
     identity = credential.identity
     if credential.key is None:
         raise NotTrustedError(
@@ -88,5 +88,3 @@ def _check_asked_for(credential: Credential, settings: Settings, role: Role) -> 
             hint=f"give the {role}'s credential: daskpki export {role} writes it to a directory; "
             "or unset DASKPKI_CREDENTIAL_DIR, so that the store is asked",
         )
-    if settings.directory is None and settings.file is None and (role, identity.name) not in settings.wanted:
-        raise NotTrustedError(f"{identity.uri} was found, where another name was asked for")

@@ -11,7 +11,7 @@ import typer
 
 from daskpki.cli.init_ca import OfflineRootFile
 from daskpki.cli.invocation import Invocation
-from daskpki.cli.output import facts, results, table
+from daskpki.cli.output import facts, table
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.quoting import rfc3339
 
@@ -68,8 +68,7 @@ def crl(
         write_private(out, data, force=force, mode=PUBLIC_FILE)
         invocation.output.result({"files": [str(out)]}, [str(out)])
     elif pem:
-        with results():
-            text = _pem(chosen)
+        text = _pem(chosen)
         invocation.output.result({"pem": text}, text.splitlines())
     else:
         documents = [_document(entry) for entry in chosen]

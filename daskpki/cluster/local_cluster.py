@@ -82,13 +82,7 @@ def cluster_security(
         if role not in found:
             raise NotFoundError(f"cluster {trust.cluster} has no credential of a {role.value} here")
     enforcements = {
-        role: Enforcement(
-            each.identity,
-            key_pair(each),
-            view,
-            mode=mode,
-            dashboard=dashboard,
-        )
+        role: Enforcement(each.identity, key_pair(each), view, mode=mode, dashboard=dashboard)
         for role, each in found.items()
     }
     managers = [TrustManager(enforcement, trust) for enforcement in enforcements.values()]

@@ -21,6 +21,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_unix_socket
 from tornado.web import Application, RequestHandler
 
+from daskpki.cluster.web.page import template
 from daskpki.credentials.contexts import parse_scheduler
 from daskpki.dashboard.proxy import Forward, Upstream, known_schedulers, upstream_of
 from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
@@ -72,15 +73,11 @@ class Index(RequestHandler):
         self._schedulers = schedulers
 
     async def get(self) -> None:
-        """Write the page; addresses were parsed, so no character in them needs escaping."""
+        """Write the page."""
         known = await asyncio.to_thread(self._schedulers.addresses)
         places = [address.removeprefix(SCHEME) for address in known]
-        links = "".join(f'<li><a href="./{place}/status">{place}</a></li>' for place in places)
-        listed = f"<ul>{links}</ul>" if links else "<p>No login names a scheduler: daskpki login --scheduler</p>"
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'self'")
-        self.finish(
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Dask dashboards</title>{listed}</html>'
-        )
+        self.finish(template(__package__, "index.html").render(places=places))
 
 
 def application(schedulers: Schedulers) -> Application:

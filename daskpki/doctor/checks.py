@@ -184,12 +184,11 @@ def check_recorded(secret: str, versions: Sequence[Version], entry: CertificateR
     newest = max((version.number for version in versions), default=None)
     recorded = None if entry is None else entry.version
     if newest is not None and newest != recorded:
-        slug = entry.slug if entry else "ROLE/NAME"
         yield warning(
             secret,
             f"its newest version, {newest}, is not the one that the log confirms ({recorded or 'none'}): a command "
             "was killed before it was done, or another program added it",
-            f"daskpki renew {slug}" if entry else None,
+            f"daskpki renew {entry.slug}" if entry else None,
         )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+import daskpki
 from daskpki.boot.options import OPTIONS
 from daskpki.cli.app import COMMANDS
 from tests.support.doc_sessions import blocks, shell_commands
@@ -196,3 +199,53 @@ def test_modules_and_names_on_a_page_exist(page: Path) -> None:
 )
 def test_a_wrong_name_on_a_page_is_found(name: str) -> None:
     assert missing_names(f"It is in `policy.py` and `{name}`, as `daskpki.pki.trust.verify_trust` says.") == [name]
+
+
+PUBLIC = {
+    "daskpki.api": ("cluster_security", "connect", "open_store", "secret", "security"),
+    "daskpki.authority.ca": ("CertificateAuthority",),
+    "daskpki.cloudprovider": ("GCPCluster",),
+    "daskpki.health": ("check",),
+    "daskpki.loader": ("security_loader",),
+}
+"""What programs use, by module."""
+
+
+def without_example(source: str, names: Iterable[str]) -> list[str]:
+    """The names whose docstring has no indented block that is Python."""
+    missing = []
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in names:
+            shown = re.findall(r"^(?: {4}.*\n?)+", ast.get_docstring(node) or "", re.MULTILINE)
+            if not any(ast.parse(dedent(each)).body for each in shown):
+                missing.append(node.name)
+    return missing
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_what_programs_use_is_documented_by_an_example(module: str) -> None:
+    source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    assert all(re.search(rf"^(def|class) {name}\b", source, re.MULTILINE) for name in PUBLIC[module])
+    assert not without_example(source, PUBLIC[module])
+
+
+def test_control_a_missing_example_is_seen() -> None:
+    assert without_example('def connect():\n    """Connects."""\n', ["connect"]) == ["connect"]
+    assert {*PUBLIC["daskpki.api"], *PUBLIC["daskpki.authority.ca"]} == {*daskpki.__all__} - {"__version__"}
+
+
+def undrawn(names: set[str]) -> set[str]:
+    """Packages and modules that the architecture's table or its picture lacks."""
+    table = re.findall(r"^\| (`.*?) \|", (DOCS / "explanation" / "architecture.md").read_text(), re.MULTILINE)
+    listed = set(re.findall(r"`([\w.]+)`", " ".join(table)))
+    drawn = set(re.findall(r"\w+", " ".join(re.findall(r"<text.*?>(.*)</text>", PICTURE.read_text()))))
+    return (names - listed) | (names - drawn)
+
+
+PICTURE = DOCS / "explanation" / "packages.svg"
+
+
+def test_the_architecture_shows_every_part() -> None:
+    parts = {path.with_suffix("").parts[1] for path in tracked("daskpki/*.py")} - {"__init__", "__main__"}
+    assert not undrawn(parts)
+    assert undrawn({"cluster", "parlour"}) == {"parlour"}

@@ -6,7 +6,7 @@ import ast
 import re
 import tokenize
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,6 +74,18 @@ def _imported(path: Path, tree: ast.Module) -> Iterator[str]:
             package = path.parts[: -node.level] if node.level else ()
             module = (*package, *([node.module] if node.module else []))
             yield from (".".join((*module, alias.name)) for alias in node.names)
+
+
+def homeless(folders: Iterable[str]) -> set[str]:
+    """Folders of tests that are named after nothing in the package, and that CONTRIBUTING does not explain either."""
+    parts = {path.with_suffix("").parts[1] for path in tracked("daskpki/*.py")}
+    listed = re.findall(r"`tests/(\w+)`", (ROOT / "CONTRIBUTING.md").read_text().split("## Where a test belongs")[1])
+    return set(folders) - parts - set(listed)
+
+
+def test_a_folder_of_tests_is_named_after_what_it_tests() -> None:
+    assert not homeless(path.parts[1] for path in tracked("tests/*.py") if len(path.parts) > 2)
+    assert homeless(["cluster", "lately"]) == {"lately"}
 
 
 def test_what_tests_share_is_in_support() -> None:

@@ -79,7 +79,7 @@ class SealedShuffle(ShuffleSpec[Any]):
 
     @property
     def output_partitions(self) -> Iterator[Any]:  # type: ignore[override]
-        """See distributed.shuffle: positions of an array's chunks, or numbers of a dataframe's partitions."""
+        """Positions of an array's chunks, or numbers of a dataframe's partitions, as `distributed.shuffle` has them."""
         return product(*map(range, self.lengths)) if self.kind == ARRAY else iter(self.parts)
 
     def pick_worker(self, partition: Any, workers: Sequence[str]) -> str:

@@ -268,15 +268,15 @@ class Uploads(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return next((path for path in (f"{stem}/__init__.py", f"{stem}.py") if path in self._sources), None)
 
     def find_spec(self, fullname: str, _path: Any = None, _target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        """See importlib."""
+        """The spec of an uploaded module; None for any other, which the next finder looks for."""
         return importlib.util.spec_from_loader(fullname, self) if self._path(fullname) else None
 
     def is_package(self, fullname: str) -> bool:
-        """See importlib."""
+        """True if an uploaded module is a package."""
         return (self._path(fullname) or "").endswith("/__init__.py")
 
     def get_source(self, fullname: str) -> str:
-        """See importlib."""
+        """The source of an uploaded module, decoded as Python does."""
         return importlib.util.decode_source(self._sources[self._path(fullname) or fullname])
 
 

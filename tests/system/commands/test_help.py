@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -58,15 +58,40 @@ def test_help_fits_a_narrow_terminal_without_colour(
     assert all(len(line) <= 80 for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("path", list(leaves(typer.main.get_command(build([])))), ids=" ".join)
+def groups(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The program itself, and every command that has others."""
+    yield path
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from groups(command, (*path, name))
+
+
+def swallowed(shown: str) -> list[str]:
+    """What rich leaves behind of `[default: stdout]`, which it takes for markup."""
+    return re.findall(r" \.(?!\.)|\[\[", shown)
+
+
+WHOLE = typer.main.get_command(build([]))
+
+
+@pytest.mark.parametrize("path", [*leaves(WHOLE), *groups(WHOLE)], ids=" ".join)
 def test_no_help_text_loses_words_to_markup(
     path: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Square brackets are markup to rich: `[default: stdout]` in a text is swallowed, and leaves " ." behind."""
     monkeypatch.setenv("COLUMNS", "200")
-    shown = runner(capsys)(*path, "--help").out
-    assert not re.findall(r" \.(?!\.)", shown)
-    assert "[[" not in shown
+    assert not swallowed(runner(capsys)(*path, "--help").out)
+
+
+def test_control_a_lost_word_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    app = typer.Typer(rich_markup_mode="rich")
+
+    @app.command()
+    def planted(out: Annotated[str, typer.Option(help="Where to write [default: stdout].")] = "") -> None:
+        """Write."""
+
+    with pytest.raises(SystemExit):
+        app(["--help"])
+    assert swallowed(capsys.readouterr().out)
 
 
 def loaded(*arguments: str) -> set[str]:

@@ -1,0 +1,38 @@
+"""How many files a reader of `daskpki issue` passes through (docs/adr/0017)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from tests.support.paths import BIN, ROOT
+
+
+def entered(*arguments: str) -> set[str]:
+    command = [str(BIN / "python"), "-m", "scripts.entered", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = re.search(r"^(\d+) files, \d+ crossings\n((?:  \S+\n)+)", result.stderr, re.MULTILINE)
+    assert found, result.stderr
+    files = set(found[2].split())
+    assert len(files) == int(found[1])
+    return files
+
+
+def test_issue_enters_few_files(tmp_path: Path) -> None:
+    store = ("--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "key"), "--quiet")
+    made = entered("daskpki", *store, "init-ca")
+    assert "authority/creation.py" in made
+    issued = entered("daskpki", *store, "issue", "client/alice")
+    assert {"cli/issue.py", "authority/issuance.py", "pki/profile.py", "store/local/record_log.py"} <= issued
+    assert "authority/creation.py" not in issued
+    assert len(issued) <= 40
+
+
+def test_the_entrypoint_is_counted_until_it_would_become_dask(tmp_path: Path) -> None:
+    store = ("--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "key"), "--quiet")
+    for arguments in (["init-ca", "--with", "scheduler"], ["export", "scheduler", "--out", str(tmp_path / "made")]):
+        subprocess.run([str(BIN / "daskpki"), *store, *arguments], capture_output=True, check=True)
+    booted = entered("daskpki-entrypoint", "scheduler", "--credential-dir", str(tmp_path / "made"))
+    assert {"boot/verify.py", "boot/launch.py"} <= booted
+    assert not {name for name in booted if name.startswith("cluster/")}

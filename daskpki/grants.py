@@ -221,10 +221,10 @@ def _narrow(secrets: Sequence[Secret], place: GrantCommands) -> Iterator[GrantFi
             continue
         if not any(one.role in READING for one in secret.bindings):
             mend = place.grant(secret.slug, "MEMBER")
-            yield GrantFinding(TOO_NARROW, secret.id, None, "nobody was granted to read it", mend)
+            yield GrantFinding(TOO_NARROW, secret.id, None, "nobody may read it", mend)
         for member in secret.readers:
             if member not in trusting:
-                why = f"it does not read {secret_names.TRUST}"
+                why = "it cannot read the trust document"
                 yield GrantFinding(TOO_NARROW, secret.id, member, why, place.grant(secret.slug, member))
 
 
@@ -241,7 +241,7 @@ def check_applies(url: StoreUrl) -> GsmUrl:
     """Return the URL of a store with grants; UsageError for a store without them."""
     if not isinstance(url, GsmUrl):
         raise UsageError(
-            f"{url} has no grants, as only Secret Manager has: everyone who unlocks a local store can read all of it",
+            f"{url} has no grants; only Secret Manager has them: everyone who unlocks a local store can read all of it",
             hint="--store gsm://PROJECT",
         )
     return url
@@ -314,8 +314,8 @@ class Grants:
         """Find secrets of nodes that the caller can read: grants further up are not visible, but their effect is."""
         granted = [one for one in secrets if one.kind in _MACHINES and self._policies.permitted(one.id, [_READ])]
         why = (
-            "you read it, perhaps by roles/secretmanager.admin on the project, though an operator needs to add "
-            f"credentials only: projects/{self._place.url.project}/roles/{OPERATOR_ROLE} does without"
+            "you can read it, perhaps by roles/secretmanager.admin on the project; to add credentials, "
+            f"projects/{self._place.url.project}/roles/{OPERATOR_ROLE} is enough"
         )
         return [GrantFinding(TOO_WIDE, one.id, None, why, self._place.narrow()) for one in granted]
 

@@ -100,7 +100,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
         raise UsageError(f"{len(labels)} labels are more than {MAX_LABELS}")
     check_label_pairs(labels)
     if not is_ours(labels):
-        raise UsageError("the labels do not say managed-by=daskpki, so the secret could never be changed again")
+        raise UsageError("the labels lack managed-by=daskpki, so daskpki could never change the secret again")
 
 
 def check_label_pairs(labels: Mapping[str, str]) -> None:
@@ -116,7 +116,8 @@ def check_annotations(annotations: Mapping[str, str]) -> None:
     """Raise UsageError for annotations that Secret Manager refuses."""
     for key in annotations:
         if not _ANNOTATION_KEY.match(key):
-            raise UsageError(f"annotation {key!r} is not 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-' between letters")
+            rule = "1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit"
+            raise UsageError(f"annotation {key!r} is not {rule}")
     size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
     if size > MAX_ANNOTATIONS:
         raise UsageError(f"annotations of {size} bytes are more than {MAX_ANNOTATIONS}")

@@ -23,7 +23,7 @@ STORES: Final = "daskpki.stores"
 KMS_SCHEME: Final = "gcpkms://"
 """Scheme of keys in Cloud KMS; defined here, since importing `daskpki.kms` loads Google's client."""
 SCHEME: Final = "tls://"
-"""Scheme of scheduler addresses, here since the loader is called for other schemes too, and then loads no more."""
+"""Scheme of scheduler addresses."""
 ENDPOINT: Final = "DASKPKI_SECRET_MANAGER_ENDPOINT"
 """The variable that names another Secret Manager than Google's."""
 GRPC: Final = "grpc"
@@ -91,7 +91,7 @@ def parse_store_url(text: str) -> StoreUrl:
             )
         return GsmUrl(project, location or None)
     if rest.startswith("//") and _SCHEME.match(scheme):
-        from importlib.metadata import entry_points  # loads a third of the standard library's mail parser
+        from importlib.metadata import entry_points  # a slow import: it loads parts of `email`
 
         if entry_points(group=STORES, name=scheme):
             return PluginUrl(scheme, rest)
@@ -120,8 +120,7 @@ class Endpoint(NamedTuple):
 def endpoint_for(url: GsmUrl, environ: Mapping[str, str]) -> Endpoint:
     """Find the endpoint of Secret Manager for a store, or the environment's override; UsageError.
 
-    Google's own one, global or regional, is called over gRPC, whose exceptions have the status; those over REST have
-    only the HTTP code.
+    Google's own endpoint, global or regional, is called over gRPC, since exceptions over REST have only the HTTP code.
     """
     if override := environ.get(ENDPOINT):
         return parse_endpoint(override)

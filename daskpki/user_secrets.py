@@ -77,7 +77,7 @@ class ClusterSecrets:
     def get(self, name: str, number: int | None = None) -> Payload:
         """Read a version, by default the newest; NotFoundError, DisabledError (also for an expired value)."""
         secret = self._id(name)
-        ends = _moment(self._describe(name).annotations.get(_ENDS))
+        ends = _number(self._describe(name).annotations.get(_ENDS))
         if ends is not None and ends < self._clock():
             raise DisabledError(
                 f"the secret {name} expired on {day(ends)}",
@@ -91,7 +91,7 @@ class ClusterSecrets:
         """List the secrets by name."""
         marks = secret_names.labels(self._cluster, secret_names.SECRET)
         for info in self._store.secrets.select(marks):
-            ends, rotate_by = (_moment(info.annotations.get(key)) for key in (_ENDS, _ROTATE_BY))
+            ends, rotate_by = (_number(info.annotations.get(key)) for key in (_ENDS, _ROTATE_BY))
             yield Listed(info.labels.get("daskpki-name", info.id), info.created, ends, rotate_by)
 
     def versions(self, name: str) -> list[tuple[Version, str | None]]:
@@ -122,7 +122,7 @@ class ClusterSecrets:
         versions = list(self._store.secrets.versions(info.id))
         newest = max((version.number for version in versions), default=0)
         restored, _, source = info.annotations.get(_RESTORED, "0:0").partition(":")
-        current = _moment(source) or newest if _moment(restored) == newest else newest
+        current = _number(source) or newest if _number(restored) == newest else newest
         older = [version.number for version in versions if version.number < current and version.state == ENABLED]
         if not older:
             name = info.labels["daskpki-name"]
@@ -202,12 +202,12 @@ def _reminders(former: Mapping[str, str], periods: Mapping[str, int | None], now
     found = {key: value for key, value in former.items() if key not in (_ENDS, _ROTATE_BY, _TTL, _ROTATE_EVERY)}
     for period, moment in ((_TTL, _ENDS), (_ROTATE_EVERY, _ROTATE_BY)):
         given = periods[period]
-        seconds = _moment(former.get(period)) if given is None else given
+        seconds = _number(former.get(period)) if given is None else given
         if seconds:
             found |= {period: str(seconds), moment: str(now + seconds)}
     return found
 
 
-def _moment(text: str | None) -> int | None:
-    """Parse an annotation; None for text that is not ours."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None  # noqa: PLR2004 - years of four digits
+def _number(text: str | None) -> int | None:
+    """Parse the digits of an annotation; None for other text."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None  # noqa: PLR2004 - no later than the year 5138

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from daskpki.authority.ca_keys import OfflineRoot
     from daskpki.authority.creation import Plan
     from daskpki.authority.crl import KeptCrl
-    from daskpki.authority.issuance import Issued, Wanted
+    from daskpki.authority.issuance import Issued, RenewalFilter
     from daskpki.authority.rollover import Rollover
     from daskpki.pki.csr import CertificateRequest
     from daskpki.pki.issuer import Issuer
@@ -140,7 +140,9 @@ class CertificateAuthority:
         yield from self._issue(requests, parse_key_type(key_type))
         self._repair()
 
-    def _issue(self, requests: Sequence[LeafRequest], kind: KeyType, wanted: Wanted | None = None) -> Iterator[Issued]:
+    def _issue(
+        self, requests: Sequence[LeafRequest], kind: KeyType, wanted: RenewalFilter | None = None
+    ) -> Iterator[Issued]:
         """Issue; if another command rotates the CA meanwhile, the new CA issues the rest."""
         from daskpki.authority.issuance import SigningProfile, SupersededError, accept_all, issue
 
@@ -173,8 +175,8 @@ class CertificateAuthority:
             )
             raise PolicyError(f"the request is for cluster {request.cluster!r}, not for {cluster!r}", hint=hint)
         if role is not Role.CLIENT:
-            hint = f"if it is to be one: {command} {role.value}/{name}"
-            raise PolicyError(f"the request asks to be a {role.value}, which you have to say yourself", hint=hint)
+            hint = f"to issue it: {command} {role.value}/{name}"
+            raise PolicyError(f"the request asks for the role {role.value}, which you have to confirm", hint=hint)
         if self.inventory().current(role, name) is not None:
             hint = f"if it is the same person's: {command} {role.value}/{name}"
             raise PolicyError(f"{role.value}/{name} was issued before, and this request has another key", hint=hint)

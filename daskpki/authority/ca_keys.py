@@ -73,7 +73,7 @@ Passphrase = Callable[[], Confidential]
 
 
 def is_lesser(sealing: str, than: str) -> bool:
-    """True if a key with that sealing is easier to steal than with the other; an unknown sealing counts as none."""
+    """True if a key with that sealing is easier to steal than one with the other, or if either sealing is unknown."""
     return _SEALINGS.index(sealing) < _SEALINGS.index(than) if {sealing, than} <= set(_SEALINGS) else True
 
 
@@ -144,8 +144,8 @@ class StoredCaKeys(NamedTuple):
         sealing, body = self._payload(generation)
         if is_lesser(sealing, self.least):
             raise NotTrustedError(
-                f"the key of CA {generation} is recorded with sealing {self.least}, and {sealing} is what "
-                f"{secret_names.ca_key_id(self.cluster, generation)} has",
+                f"the log records sealing {self.least} for the key of CA {generation}, but "
+                f"{secret_names.ca_key_id(self.cluster, generation)} has {sealing}",
                 hint="somebody put another key in its place: find out who, and restore the version before",
             )
         if sealing == _NONE:

@@ -138,7 +138,7 @@ def _follow(target: SecretStore, secret: str, number: int, wanted: str, present:
         return
     if present == DESTROYED:
         raise AlreadyExistsError(
-            f"{secret}, version {number} was left out of the copy that is there, and cannot be added any more",
+            f"{secret}, version {number} was left out of the existing copy, and cannot be added later",
             hint="copy to a store without a cluster of that name",
         )
     change = {ENABLED: target.enable, DISABLED: target.disable, DESTROYED: target.destroy}[wanted]

@@ -7,8 +7,8 @@ wins and the other command is refused.
 
 The first CA is created and activated, then the trust document is published. After an interruption, `init-ca` continues
 with the CA that it had made, or begins a new generation if the key was never stored. It continues only with a CA that
-fits its options: while no trust document exists, anybody who can write to the log could sign a first CA with their own
-key (issue 10). A complete CA is never overwritten.
+fits its options: before the first trust document, anyone who can write to the log could plant a first CA with their own
+key. A complete CA is never overwritten.
 """
 
 from __future__ import annotations

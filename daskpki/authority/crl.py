@@ -113,7 +113,10 @@ def present_crl(
 
 
 def _not_forgotten(inventory: Inventory, before: Mapping[int, Revocation], now: float) -> dict[int, Revocation]:
-    """Revocations of the previous document, except holds: they stay until notAfter, even if the log lacks them."""
+    """Revocations of the previous document, except holds: each stays until CRL_MARGIN after notAfter.
+
+    One that the log lacks stays for good.
+    """
     kept = {}
     for serial, revocation in before.items():
         entry = inventory.certificate(serial)

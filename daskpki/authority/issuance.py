@@ -39,7 +39,7 @@ _LOOK_BACK: Final = 32
 """Versions below the newest that are searched for leftovers of commands that died: a part of one page of the list."""
 
 
-Wanted = Callable[[Inventory, LeafRequest], bool]
+RenewalFilter = Callable[[Inventory, LeafRequest], bool]
 """True if a leaf is still to be issued, judged by the state of the log to which its reservation is appended."""
 
 
@@ -57,7 +57,7 @@ class SigningProfile(NamedTuple):
     issuer: Issuer
     policy: Policy
     key_type: KeyType = KeyType.P256
-    wanted: Wanted = accept_all
+    wanted: RenewalFilter = accept_all
     public_key: PublicKey | None = None
 
     @property

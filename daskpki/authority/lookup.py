@@ -71,7 +71,7 @@ def published_authorities(inventory: Inventory, adding: Collection[int | None] =
     """The generations that the next trust document shows.
 
     A generation that `rotate-ca start` made is first shown by the command that is `adding` it; other commands leave it
-    out until then. They are `adding` what the document before shows.
+    out until then. `adding` also has the generations that the previous document shows.
     """
     shown = inventory.published.get("authorities")
     return [
@@ -167,7 +167,7 @@ def _by_number(inventory: Inventory, text: str) -> CertificateRecord | None:
     digits = text.lower().removeprefix("0x").replace(":", "").removeprefix("sha256")
     if not _HEX.match(digits) or len(digits) > _FINGERPRINT_DIGITS:
         raise UsageError(
-            f"{text!r} is neither ROLE/NAME nor a serial nor a fingerprint",
+            f"{text!r} is not ROLE/NAME, a serial or a fingerprint",
             hint=_suggestion(inventory, text) or "for example client/alice, 3f9a21..., or 64 hexadecimal digits",
         )
     if len(digits) == _FINGERPRINT_DIGITS:

@@ -118,7 +118,7 @@ def publish(
     session.anchor.note(document)
     _record(session, head, revoking, operation)
     if not before and document.epoch > 1:
-        what = "an older %s had been put back: epoch %d was made from the log; find out who could write to the store"
+        what = "%s was missing or older: epoch %d was made from the log; find out who could write to the store"
         _LOGGER.warning(what, secret_names.trust_id(session.cluster), document.epoch)
     chain.prune(head)
     if fill(document) >= HALF_FULL:
@@ -195,8 +195,8 @@ def check_not_older(document: TrustDocument, inventory: Inventory) -> None:
     epoch = published_epoch(inventory)
     if document.epoch < epoch:
         raise NotTrustedError(
-            f"the trust document has epoch {document.epoch}, and the log says that {epoch} was published: an older one "
-            "was put back",
+            f"the trust document has epoch {document.epoch}, but the log has a publication of epoch {epoch}: an older "
+            "document was put back",
             hint="daskpki renew --due publishes a new one; find out who could write to the store",
         )
 

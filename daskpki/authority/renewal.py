@@ -33,7 +33,7 @@ from daskpki.pki.profile import (
 from daskpki.records import ISSUED, RELEASED, RESERVED
 
 if TYPE_CHECKING:  # reports read due dates, and issue nothing
-    from daskpki.authority.issuance import Wanted
+    from daskpki.authority.issuance import RenewalFilter
 
 
 def is_due(life: CertificateRecord | Lifetime, now: float) -> bool:
@@ -81,7 +81,7 @@ def _named(sans: Iterable[str], kind: str) -> Iterator[str]:
     return (san.removeprefix(f"{kind}:") for san in sans if san.startswith(f"{kind}:"))
 
 
-def still_due(entries: Iterable[CertificateRecord], now: datetime, *, give_way: bool) -> Wanted:
+def still_due(entries: Iterable[CertificateRecord], now: datetime, *, give_way: bool) -> RenewalFilter:
     """Make the filter that decides at the reservation whether a leaf that was found due still needs renewal.
 
     With `give_way`, a name that another command reserved in the last ten minutes is left to that command.

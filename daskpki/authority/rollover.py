@@ -262,7 +262,7 @@ def _refuse_another(inventory: Inventory) -> None:
     """Raise ConflictError if another `start` was first."""
     for entry in inventory.authorities():
         if entry.status in (CA_CREATED, CA_RETIRING):
-            raise ConflictError(f"CA {entry.generation} is there meanwhile", hint="daskpki rotate-ca status")
+            raise ConflictError(f"another command made CA {entry.generation}", hint="daskpki rotate-ca status")
 
 
 def _dropping(status: str) -> Decide:

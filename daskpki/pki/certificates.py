@@ -88,7 +88,7 @@ def certificate_identity(certificate: x509.Certificate) -> Identity:
     names = extension(certificate, x509.SubjectAlternativeName)
     uris = names.value.get_values_for_type(x509.UniformResourceIdentifier) if names else []
     if len(uris) != 1:
-        raise NotTrustedError(f"the certificate has {len(uris)} URI names, and an identity is exactly one")
+        raise NotTrustedError(f"the certificate has {len(uris)} URI names instead of one")
     try:
         return parse_identity(uris[0])
     except UsageError as error:

@@ -1,7 +1,7 @@
 """Certificate requests (PKCS#10, RFC 2986): creates them, and parses them with their proof of possession.
 
-A CA copies only the public key. Extensions, alternative names and attributes of a request are ignored: in Vault, a CA
-that copied them let a requester become somebody else (CVE-2026-105818).
+A CA copies only the public key. Extensions, alternative names and attributes of a request are ignored: a CA
+that copied them would let a requester become somebody else.
 """
 
 from __future__ import annotations

@@ -166,14 +166,14 @@ class Issuer:
         self.chain = tuple(chain)
 
     @cached_property
-    def facts(self) -> Parent:
+    def as_parent(self) -> Parent:
         """Subject, validity and key id; NotTrustedError if the certificate has no SKI."""
         return parent_of(self.certificate)
 
     @property
     def lifetime(self) -> Lifetime:
         """The validity of the issuer itself."""
-        return self.facts.lifetime
+        return self.as_parent.lifetime
 
     @cached_property
     def public_key(self) -> PublicKey:
@@ -188,7 +188,7 @@ class Issuer:
     @cached_property
     def key_identifier(self) -> x509.AuthorityKeyIdentifier:
         """The AKI of its leaves and CRLs: the key id alone (RFC 5280, 4.2.1.1)."""
-        return x509.AuthorityKeyIdentifier(self.facts.key_id, None, None)
+        return x509.AuthorityKeyIdentifier(self.as_parent.key_id, None, None)
 
     @cached_property
     def cluster(self) -> str:
@@ -289,7 +289,7 @@ def issue_leaf(
         lifetime=leaf_lifetime(request, policy, issuer.lifetime, seconds(now)),
         extensions=leaf_extensions(request, kind),
     )
-    leaf = sign_template(template, issuer.facts.subject, issuer.key, issuer.key_identifier)
-    check_leaf(leaf, request, issuer.facts)
+    leaf = sign_template(template, issuer.as_parent.subject, issuer.key, issuer.key_identifier)
+    check_leaf(leaf, request, issuer.as_parent)
     issuer.verifier.verify(leaf, now)
     return leaf

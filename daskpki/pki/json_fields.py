@@ -40,9 +40,7 @@ def check_format(document: dict[str, Any], what: str, *, reader: int, field: str
     """Return the number in `field` (a format, or the least reader); NotTrustedError if it is newer than `reader`."""
     number = integer(document, field, what)
     if number > reader:
-        raise NotTrustedError(
-            f"{what} has {field} {number}, and this daskpki reads up to {reader}", hint="install a newer daskpki here"
-        )
+        raise NotTrustedError(f"{what} has {field} {number}; this daskpki reads up to {reader}", hint="upgrade daskpki")
     return number
 
 

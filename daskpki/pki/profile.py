@@ -131,7 +131,7 @@ def parse_dns_name(text: str) -> str:
     for label in labels:
         parse_label(label, f"DNS name {text!r}: label")
     if len(labels[-1]) < 2 or not labels[-1][-1].isalpha():  # noqa: PLR2004 - as in the rule
-        rule = "its last label is not two characters or more, the last a letter (RFC 1123, 2.1: unlike an IP address)"
+        rule = "its last label must have two characters and end with a letter, unlike an IP address (RFC 1123, 2.1)"
         raise UsageError(f"DNS name {text!r}: {rule}")
     return text
 
@@ -215,8 +215,8 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     """
     if not issuer.not_before <= now <= issuer.not_after:
         raise PolicyError(
-            f"the CA is valid from {rfc3339(issuer.not_before)} to {rfc3339(issuer.not_after)}, "
-            f"and it is {rfc3339(now)}",
+            f"the CA is valid from {rfc3339(issuer.not_before)} to {rfc3339(issuer.not_after)}; "
+            f"it is now {rfc3339(now)}",
             hint="if it has ended, daskpki rotate-ca start makes the next; else check this machine's clock",
         )
     not_before = max(now - LEAF_BACKDATE, issuer.not_before)

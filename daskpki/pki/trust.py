@@ -283,7 +283,7 @@ def _check_pins(signers: set[bytes], anchors: Collection[bytes], pin_sha256: str
 def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
     if document.epoch < min_epoch:
         raise NotTrustedError(
-            f"the trust document has epoch {document.epoch}, and at least {min_epoch} is required",
+            f"the trust document has epoch {document.epoch}, below the required {min_epoch}",
             hint="an older one was restored, or the pin (DASKPKI_MIN_EPOCH) is too high",
         )
     if document.issued_at > seconds(now) + CLOCK_SKEW:

@@ -121,7 +121,7 @@ class TrustDocument(NamedTuple):
         """The CA that issues; CorruptError unless there is exactly one."""
         active = [anchor for anchor in self.authorities if anchor.state == ACTIVE]
         if len(active) != 1:
-            raise CorruptError(f"{_WHAT} names {len(active)} active CAs, and there is exactly one")
+            raise CorruptError(f"{_WHAT} names {len(active)} active CAs instead of one")
         return active[0]
 
 

@@ -70,12 +70,12 @@ def check_time(certificate: x509.Certificate, now: datetime) -> None:
     valid, moment = lifetime(certificate), seconds(now)
     if moment < valid.not_before:
         raise NotTrustedError(
-            f"the certificate is not valid before {rfc3339(valid.not_before)}, and it is {rfc3339(moment)}",
+            f"the certificate is not valid before {rfc3339(valid.not_before)}; it is now {rfc3339(moment)}",
             hint="check this machine's clock",
         )
     if moment > valid.not_after:
         raise NotTrustedError(
-            f"the certificate expired at {rfc3339(valid.not_after)}, and it is {rfc3339(moment)}",
+            f"the certificate expired at {rfc3339(valid.not_after)}; it is now {rfc3339(moment)}",
             hint=_renewal(certificate),
         )
 

@@ -83,7 +83,7 @@ def test_left_out_on_request_it_is_destroyed_in_the_copy(pair: tuple[Store, Stor
     with pytest.raises(PolicyError, match="version 2"):
         copy_cluster(source, target, "default")
     source.secrets.enable(SECRET, 2)
-    with pytest.raises(AlreadyExistsError, match="version 2 was left out of the copy"):
+    with pytest.raises(AlreadyExistsError, match="version 2 was left out of the existing copy"):
         copy_cluster(source, target, "default")
 
 

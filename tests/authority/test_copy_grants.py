@@ -114,7 +114,7 @@ def test_a_local_store_has_none_and_nothing_is_copied(
 ) -> None:
     local("init-ca")
     refused = local("copy", "--to", CLOUD, "--grants", code=2)
-    assert "has no grants, as only Secret Manager has" in refused.err
+    assert "has no grants; only Secret Manager has them" in refused.err
     assert not server.count("CreateSecret")
     assert "No grants were copied: --grants" in local("copy", "--to", CLOUD).err
     there = ("--to", f"local:{tmp_path}/back", "--key-file", f"{tmp_path}/store.key")

@@ -504,7 +504,10 @@ def test_a_key_that_is_less_sealed_than_recorded_is_not_opened(place: GsmPlace) 
         key = base64.b64encode(serialize_key(forging.own_ca(1).key).reveal()).decode()
         payload = {"format": 1, "generation": 1, "sealing": "none", "key": key}
         store.secrets.add("daskpki_default_cakey_1", Confidential(json.dumps(payload)))
-    with closing(place.factory()) as store, pytest.raises(NotTrustedError, match="recorded with sealing passphrase"):
+    with (
+        closing(place.factory()) as store,
+        pytest.raises(NotTrustedError, match="records sealing passphrase for the key of CA 1, but"),
+    ):
         list(opened(store, places=places).issue([]))
 
 

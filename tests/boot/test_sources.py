@@ -104,7 +104,7 @@ def test_a_refused_file_is_named_with_the_way_out(cloud: Cloud, tmp_path: Path) 
 @pytest.mark.parametrize("content", ["", "{}", '{"type": "unheard-of"}', "[]"])
 def test_a_file_that_is_none_is_refused(cloud: Cloud, tmp_path: Path, content: str) -> None:
     (tmp_path / "adc.json").write_text(content)
-    with pytest.raises(AccessDeniedError, match="GOOGLE_APPLICATION_CREDENTIALS names no file with credentials"):
+    with pytest.raises(AccessDeniedError, match="GOOGLE_APPLICATION_CREDENTIALS does not name a file with usable"):
         boot_here(cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "adc.json")}, "scheduler")
 
 

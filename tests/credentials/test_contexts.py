@@ -80,9 +80,7 @@ def test_a_newer_format_is_named(tmp_path: Path) -> None:
     file = directory / "0123456789abcdef.json"
     file.write_text('{"format": 2}')
     file.chmod(0o600)
-    with pytest.raises(
-        NotTrustedError, match=r"0123456789abcdef\.json: .* has format 2, and this daskpki reads up to 1"
-    ):
+    with pytest.raises(NotTrustedError, match=r"0123456789abcdef\.json: .* has format 2; this daskpki reads up to 1"):
         Contexts(tmp_path).all()
 
 

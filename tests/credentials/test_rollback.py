@@ -83,7 +83,7 @@ def test_an_old_trust_document_against_a_pin(anywhere: Store, here: Environment)
     program = stored(here, anywhere, DASKPKI_MIN_EPOCH="2")
     assert obtain(Wanted(), program).verified.trust.epoch == 2
     put_back(anywhere.secrets, TRUST, 1)
-    with pytest.raises(NotTrustedError, match="has epoch 1, and at least 2 is required"):
+    with pytest.raises(NotTrustedError, match="has epoch 1, below the required 2"):
         obtain(Wanted(), program)
     lowered = stored(here, anywhere, DASKPKI_MIN_EPOCH="1")
     assert obtain(Wanted(), lowered).verified.trust.epoch == 1
@@ -177,10 +177,10 @@ def test_an_older_document_against_what_this_users_commands_saw(
     operated: TrustDocument, anywhere: Store, here: Environment
 ) -> None:
     put_back(anywhere.secrets, TRUST, 1)
-    with pytest.raises(NotTrustedError, match=f"at least {operated.epoch} is required"):
+    with pytest.raises(NotTrustedError, match=f"below the required {operated.epoch}"):
         login(anywhere, "default", "alice", [], here)
     program = stored(here._replace(open_store=lambda _url: anywhere), anywhere)
-    with pytest.raises(NotTrustedError, match=f"at least {operated.epoch} is required"):
+    with pytest.raises(NotTrustedError, match=f"below the required {operated.epoch}"):
         obtain(Wanted(), program)
 
 
@@ -192,7 +192,7 @@ def test_a_whole_store_against_a_pin_and_what_this_user_has_seen(anywhere: Store
         put_back(anywhere.secrets, secret, 1)
     with pytest.raises(NotTrustedError, match="went back from epoch 2 to 1"):
         login(anywhere, "default", "alice", [], here)
-    with pytest.raises(NotTrustedError, match="at least 2 is required"):
+    with pytest.raises(NotTrustedError, match="below the required 2"):
         obtain(Wanted(), stored(here, anywhere, DASKPKI_MIN_EPOCH="2"))
     assert obtain(Wanted(), stored(here, anywhere)).verified.trust.epoch == 1, "who knows nothing believes it"
     logout(here, here.contexts.all())

@@ -151,7 +151,7 @@ def test_grants_too_wide_and_too_narrow_are_mended(remote: Patient) -> None:
     remote.run("grant", "client/alice", "--to", VM)
     assert remote.is_mended("daskpki_default_client_alice", "it reads worker/worker as well")
     remote.run("grant", "trust", "--to", VM, "--revoke")
-    assert remote.is_mended("daskpki_default_worker_worker", "it does not read trust")
+    assert remote.is_mended("daskpki_default_worker_worker", "it cannot read the trust document")
 
 
 @pytest.mark.needs_gcloud

@@ -167,7 +167,7 @@ def test_a_newer_format_is_refused_by_its_number(what: str) -> None:
 
 @pytest.mark.parametrize("name", ["records.head", "records.segment"])
 def test_a_newer_log_is_refused_by_its_number(name: str) -> None:
-    with pytest.raises(NotTrustedError, match="the log has format 3, and this daskpki understands 1"):
+    with pytest.raises(NotTrustedError, match="the log has format 3; this daskpki reads 1"):
         decode_part(newer_records(name))
 
 

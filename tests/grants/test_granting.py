@@ -169,7 +169,7 @@ def test_a_granter_who_may_not_create_the_log_of_other_secrets_grants_the_first(
 
 
 def test_on_a_local_store_grants_do_not_apply() -> None:
-    with pytest.raises(UsageError, match=r"local: has no grants, .* unlocks a local store can read all of it"):
+    with pytest.raises(UsageError, match=r"local: has no grants; .* unlocks a local store can read all of it"):
         check_applies(parse_store_url("local:"))
     assert check_applies(parse_store_url("gsm://test-project")) == GsmUrl("test-project")
 

@@ -88,7 +88,7 @@ def test_a_credential_that_nobody_reads_is_too_narrow() -> None:
 def test_a_reader_without_trust_is_too_narrow() -> None:
     (finding,) = judged(trust=[SCHEDULER, WORKER, BOB])
     assert brief([finding]) == [(TOO_NARROW, "client_alice", ALICE)]
-    assert finding.reason == "it does not read trust"
+    assert finding.reason == "it cannot read the trust document"
     assert finding.mend == f"{OURS} client/alice --to {ALICE}"
 
 

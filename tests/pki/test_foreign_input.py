@@ -211,7 +211,7 @@ def test_any_credential_round_trips(world: World, cluster: str, generation: int,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "has format 2, and this daskpki reads up to 1"),
+        ({"format": 2}, "has format 2; this daskpki reads up to 1"),
         ({"format": True}, "'format' is not an integer"),
         ({"cluster": "no_label"}, "cluster 'no_label' is not a DNS label"),
         ({"id": "spiffe://td.example/admin/x"}, "'admin' is not a role"),

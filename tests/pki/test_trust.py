@@ -95,7 +95,7 @@ def test_another_cluster_is_refused(cluster: str) -> None:
 @pytest.mark.parametrize("field", ["format", "min_reader"])
 def test_a_newer_document_names_both_versions(field: str) -> None:
     payload = json.dumps(json.loads(encode_document(document())) | {field: 2})
-    with pytest.raises(NotTrustedError, match=f"has {field} 2, and this daskpki reads up to 1"):
+    with pytest.raises(NotTrustedError, match=f"has {field} 2; this daskpki reads up to 1"):
         parse_trust(encode_envelope(payload, ()))
 
 
@@ -356,7 +356,7 @@ def test_known_cas_hold_it_with_their_successors() -> None:
 
 def test_a_pinned_epoch() -> None:
     assert verify(document(epoch=7), min_epoch=7)
-    with pytest.raises(NotTrustedError, match="has epoch 6, and at least 7"):
+    with pytest.raises(NotTrustedError, match="has epoch 6, below the required 7"):
         verify(document(epoch=6), min_epoch=7)
 
 

@@ -266,9 +266,9 @@ def test_an_issuer_that_ended_vouches_for_nothing(kind: KeyType, tiers: int) -> 
 def test_dates_are_named_with_the_clock() -> None:
     issuer = authority()
     certificate = leaf(issuer)
-    with pytest.raises(NotTrustedError, match=r"not valid before 2026-11-23T11:55:00Z, and it is 2026-11-23T11:54:59Z"):
+    with pytest.raises(NotTrustedError, match=r"not valid before 2026-11-23T11:55:00Z; it is now 2026-11-23T11:54:59Z"):
         issuer.verifier.verify(certificate, NOW - timedelta(seconds=301))
-    with pytest.raises(NotTrustedError, match=r"expired at 2026-12-23T11:59:59Z, and it is 2026-12-23T12:00:00Z"):
+    with pytest.raises(NotTrustedError, match=r"expired at 2026-12-23T11:59:59Z; it is now 2026-12-23T12:00:00Z"):
         issuer.verifier.verify(certificate, NOW + timedelta(days=30))
 
 
@@ -336,13 +336,13 @@ def test_a_leaf_has_all_extensions_of_its_profile(index: int) -> None:
     entries = list(extensions())
     del entries[index]
     with pytest.raises(NotTrustedError, match="the profile's extensions and no others"):
-        check_leaf(sign(issuer, tuple(entries)), LeafRequest(identity()), issuer.facts)
+        check_leaf(sign(issuer, tuple(entries)), LeafRequest(identity()), issuer.as_parent)
 
 
 def test_an_rsa_server_enciphers_keys() -> None:
     issuer = authority()
     with pytest.raises(NotTrustedError, match="its role's keyUsage"):
-        check_leaf(sign(issuer, extensions(), kind=KeyType.RSA3072), LeafRequest(identity()), issuer.facts)
+        check_leaf(sign(issuer, extensions(), kind=KeyType.RSA3072), LeafRequest(identity()), issuer.as_parent)
 
 
 DNS = [x509.DNSName(name) for name in (identity(Role.SCHEDULER).dns, "s.example.org")]
@@ -369,7 +369,7 @@ def test_a_leaf_has_the_names_that_were_asked_for(names: list[x509.GeneralName],
     certificate = sign(issuer, extensions(names=names))
     request = LeafRequest(identity(Role.SCHEDULER), ("s.example.org",), (ipaddress.ip_address("10.0.0.5"),))
     with pytest.raises(NotTrustedError, match=rule) if rule else nullcontext():
-        check_leaf(certificate, request, issuer.facts)
+        check_leaf(certificate, request, issuer.as_parent)
 
 
 @pytest.mark.parametrize("serial", [1, MAX_SERIAL, MAX_SERIAL + 1])
@@ -382,7 +382,7 @@ def test_a_serial_has_16_octets_at_most(serial: int) -> None:
         builder = builder.add_extension(entry.value, entry.critical)
     certificate = builder.sign(issuer.key, hashes.SHA256())
     with nullcontext() if serial <= MAX_SERIAL else pytest.raises(NotTrustedError, match="at most 16 octets"):
-        check_leaf(certificate, LeafRequest(identity()), issuer.facts)
+        check_leaf(certificate, LeafRequest(identity()), issuer.as_parent)
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
@@ -394,14 +394,14 @@ def test_a_serial_is_positive(octet: bytes) -> None:
     changed = written.replace(version + serial + b"\x01", version + serial + octet)
     assert changed != written
     with pytest.raises(NotTrustedError, match="a positive serial"):
-        check_leaf(x509.load_der_x509_certificate(changed), LeafRequest(identity()), issuer.facts)
+        check_leaf(x509.load_der_x509_certificate(changed), LeafRequest(identity()), issuer.as_parent)
 
 
 def test_a_leaf_does_not_end_when_it_begins() -> None:
     issuer, now = authority(), seconds(NOW)
-    check_leaf(sign(issuer, extensions(), Lifetime(now, now + 1)), LeafRequest(identity()), issuer.facts)
+    check_leaf(sign(issuer, extensions(), Lifetime(now, now + 1)), LeafRequest(identity()), issuer.as_parent)
     with pytest.raises(NotTrustedError, match="a lifetime"):
-        check_leaf(sign(issuer, extensions(), Lifetime(now, now)), LeafRequest(identity()), issuer.facts)
+        check_leaf(sign(issuer, extensions(), Lifetime(now, now)), LeafRequest(identity()), issuer.as_parent)
 
 
 @pytest.mark.parametrize(("start", "end", "within"), [(0, 0, True), (-1, 1, True), (1, 0, False), (0, -1, False)])
@@ -409,19 +409,19 @@ def test_a_leaf_lives_within_its_issuers_life(start: int, end: int, *, within: b
     issuer = authority()
     outer = Lifetime(PERIOD.not_before + start, PERIOD.not_after + end)
     with nullcontext() if within else pytest.raises(NotTrustedError, match="within the issuer's life"):
-        check_leaf(sign(issuer, extensions()), LeafRequest(identity()), issuer.facts._replace(lifetime=outer))
+        check_leaf(sign(issuer, extensions()), LeafRequest(identity()), issuer.as_parent._replace(lifetime=outer))
 
 
 @pytest.mark.parametrize("other", [bytes(20), b"\xff" * 20])
 def test_a_leaf_names_its_issuers_key_alone(other: bytes) -> None:
     issuer = authority()
     certificate = sign(issuer, extensions())
-    check_leaf(certificate, LeafRequest(identity()), issuer.facts)
+    check_leaf(certificate, LeafRequest(identity()), issuer.as_parent)
     with pytest.raises(NotTrustedError, match="key id"):
-        check_leaf(certificate, LeafRequest(identity()), issuer.facts._replace(key_id=other))
-    above = x509.AuthorityKeyIdentifier(issuer.facts.key_id, [x509.DirectoryName(issuer.facts.subject)], 1)
+        check_leaf(certificate, LeafRequest(identity()), issuer.as_parent._replace(key_id=other))
+    above = x509.AuthorityKeyIdentifier(issuer.as_parent.key_id, [x509.DirectoryName(issuer.as_parent.subject)], 1)
     with pytest.raises(NotTrustedError, match="the issuer's key id only"):
-        check_leaf(sign(issuer, extensions(), above=above), LeafRequest(identity()), issuer.facts)
+        check_leaf(sign(issuer, extensions(), above=above), LeafRequest(identity()), issuer.as_parent)
 
 
 @EACH_CA
@@ -451,9 +451,9 @@ def test_a_leaf_that_was_signed_for_another_is_noticed() -> None:
     issuer = authority()
     certificate = leaf(issuer, LeafRequest(identity(name="w-2")))
     with pytest.raises(NotTrustedError, match="worker/w-1 certificate that was just signed breaks its profile"):
-        check_leaf(certificate, LeafRequest(identity()), issuer.facts)
+        check_leaf(certificate, LeafRequest(identity()), issuer.as_parent)
     with pytest.raises(NotTrustedError, match="key id"):
-        check_leaf(leaf(issuer), LeafRequest(identity()), issuer.facts._replace(key_id=b"other"))
+        check_leaf(leaf(issuer), LeafRequest(identity()), issuer.as_parent._replace(key_id=b"other"))
 
 
 @pytest.mark.parametrize(

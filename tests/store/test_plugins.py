@@ -65,7 +65,7 @@ def test_a_url_opens_the_store_that_an_entry_point_names(
         store.secrets.create(secret, labels=secret_names.labels("default", secret_names.SECRET, "db"))
         assert store.secrets.add(secret, Confidential("x")) == 1
         assert store.url == str(url)
-    with pytest.raises(UsageError, match=r"json:.* has no grants, as only Secret Manager has"):
+    with pytest.raises(UsageError, match=r"json:.* has no grants; only Secret Manager has them"):
         check_applies(url)
 
 

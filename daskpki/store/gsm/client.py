@@ -30,7 +30,7 @@ VARIABLE: Final = "GOOGLE_APPLICATION_CREDENTIALS"
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _OK: Final = 200
 _NO_GRANT: Final = ("IAM_PERMISSION_DENIED", "PERMISSION_DENIED")
-_LOGIN_WANTED: Final = re.compile(r"\b407\b")
+_PROXY_LOGIN: Final = re.compile(r"\b407\b")
 _NETWORK: Final = "check the network and the proxy"
 
 
@@ -56,7 +56,7 @@ def access_token(file: Path, timeout: float, environ: Mapping[str, str]) -> Conf
             unscoped, _ = google.auth.load_credentials_from_file(str(file))
         credentials = with_scopes_if_required(unscoped, [SCOPE])
         credentials.refresh(request)
-    except _Passing as error:
+    except _TemporaryFailure as error:
         raise UnavailableError(f"no access token: {error}", hint=_NETWORK) from None
     except TransportError as error:
         raise transport_error(error) from None
@@ -67,12 +67,12 @@ def access_token(file: Path, timeout: float, environ: Mapping[str, str]) -> Conf
     return Confidential(str(credentials.token))
 
 
-class _Passing(Exception):  # noqa: N818 - becomes UnavailableError
+class _TemporaryFailure(Exception):  # noqa: N818 - becomes UnavailableError
     """A temporary failure of a server."""
 
 
 class _Request:
-    """google-auth's own transport with one time limit for all requests; raises _Passing for a temporary failure.
+    """google-auth's own transport with one time limit for all requests; raises _TemporaryFailure.
 
     So google-auth makes no retries itself, which have no limit and miss 502; the boot's retry policy makes them.
     """
@@ -86,12 +86,12 @@ class _Request:
     def __call__(self, url: str, method: str = "GET", **more: Any) -> Any:
         left = self._end - time.monotonic()
         if left <= 0:
-            raise _Passing("no answer in time")
+            raise _TemporaryFailure("no answer in time")
         response = self._send(url, method, **{**more, "timeout": left})
         if is_temporary(response.status):
-            raise _Passing(f"a server of Google's or a proxy answers {response.status}")
+            raise _TemporaryFailure(f"a server of Google's or a proxy answers {response.status}")
         if response.status != _OK and _lacks_grant(response.data):
-            raise _Passing(
+            raise _TemporaryFailure(
                 "the account may not be impersonated (yet): grant roles/iam.workloadIdentityUser, or "
                 "roles/iam.serviceAccountTokenCreator; a new grant takes some minutes to act"
             )
@@ -108,10 +108,10 @@ def _lacks_grant(body: bytes) -> bool:
 
 def transport_error(error: Exception) -> DaskpkiError:
     """Explain that google-auth got no reply: a proxy demands a login, which is permanent, or the network failed."""
-    if _LOGIN_WANTED.search(str(error)):
+    if _PROXY_LOGIN.search(str(error)):
         return AccessDeniedError(
             "no access token: the proxy wants a login (407)",
-            hint="https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom",
+            hint="set https_proxy=http://USER:PASSWORD@HOST:PORT; no_proxy lists the hosts to reach without it",
         )
     return UnavailableError(f"no access token: no complete answer ({_kind(error)})", hint=_NETWORK)
 
@@ -131,7 +131,7 @@ def unusable(error: Exception, environ: Mapping[str, str]) -> AccessDeniedError:
     """Explain that google-auth found no credentials that it can use."""
     if environ.get(VARIABLE):
         return AccessDeniedError(
-            f"{VARIABLE} names no file with credentials of Google's that can be used ({_kind(error)})",
+            f"{VARIABLE} does not name a file with usable Google credentials ({_kind(error)})",
             hint=f"set {VARIABLE} to the path of such a file, without quotes, or unset it; while it is set, other "
             "credentials and logins are ignored",
         )

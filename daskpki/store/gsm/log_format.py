@@ -321,7 +321,7 @@ def decode_part(data: bytes) -> LogPart:
         header, *lines = [json.loads(line) for line in expand(data).split(b"\n")]
         if header["format"] != FORMAT:
             raise NotTrustedError(
-                f"the log has format {header['format']}, and this daskpki understands {FORMAT}", hint="update daskpki"
+                f"the log has format {header['format']}; this daskpki reads {FORMAT}", hint="upgrade daskpki"
             )
         link = Link(number(header["seq"]), number(header["prev"]), text(header["operation"]))
         if header["part"] == "segment":
@@ -336,7 +336,7 @@ def decode_part(data: bytes) -> LogPart:
 
 def _parse_head(link: Link, header: Mapping[str, Any], lines: Sequence[Any]) -> LogHead:
     if header["base"] is not None:  # reserved for a log that begins later than at its first record
-        raise NotTrustedError("the log has a base, which this daskpki does not understand", hint="update daskpki")
+        raise NotTrustedError("the log has a base, which this daskpki does not understand", hint="upgrade daskpki")
     state = _parse_state(header["state"])
     return LogHead(
         link,

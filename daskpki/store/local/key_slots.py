@@ -216,7 +216,7 @@ def parse_recovery_code(code: Confidential) -> Confidential:
     """Parse a printed code to its 20 bytes; UsageError names the mistake without repeating the code."""
     text = code.reveal().decode("ascii", "replace").upper().translate(_FORGIVEN)
     if len(text) != _LENGTH:
-        raise UsageError(f"a recovery code has {_LENGTH} letters and digits, this has {len(text)}")
+        raise UsageError(f"a recovery code has {_LENGTH} letters and digits, this one has {len(text)}")
     if not set(text) <= set(_ALPHABET):
         raise UsageError("a recovery code has only digits and letters, without U")
     number = 0
@@ -327,7 +327,7 @@ def _try(store_id: str, present: Sequence[Slot], kind: str, secret: Confidential
                 refusal = error
     if refusal is None:
         raise AccessDeniedError(f"the store has no key slot of kind {kind!r}", hint=_ways_out(present))
-    hint = f"give the right one, or another way: {_ways_out(present)}"
+    hint = f"check it, or {_ways_out(present)}"
     raise AccessDeniedError(f"that {kind} does not unlock the store: {refusal}", hint=hint)
 
 

@@ -109,7 +109,7 @@ def test_another_cluster_s_log_is_refused() -> None:
 
 def test_a_newer_format_is_refused_by_both_numbers() -> None:
     newer = rewritten(CODEC.encode(head(records([new_ca(1)]))), format=3)
-    with pytest.raises(NotTrustedError, match="format 3, and this daskpki understands 1"):
+    with pytest.raises(NotTrustedError, match="format 3; this daskpki reads 1"):
         CODEC.decode(newer)
 
 

@@ -161,6 +161,6 @@ def test_bad_google_credentials_are_named(
         file.write_text(content)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     told = runner(capsys, "--store", "gsm://my-project")("list", code=5).err
-    assert "error: GOOGLE_APPLICATION_CREDENTIALS names no file with credentials" in told
+    assert "error: GOOGLE_APPLICATION_CREDENTIALS does not name a file with usable" in told
     assert "or unset it" in told
     assert "gcloud auth application-default login" not in told, "which would change nothing"

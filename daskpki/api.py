@@ -80,6 +80,8 @@ def cluster_security(
     from daskpki.identity import Role
     from daskpki.settings import cluster_name
 
+    if dashboard not in set(Dashboard):
+        raise UsageError(f"dashboard={dashboard!r} is none of {', '.join(Dashboard)}")
     here, named = this_process(), cluster_name(os.environ, cluster)
     wanted = {Role.SCHEDULER: scheduler, Role.WORKER: worker, Role.CLIENT: name}
     with closing(open_store(store)) as opened:

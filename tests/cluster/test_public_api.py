@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import daskpki
+from daskpki.errors import UsageError
+
 pytestmark = pytest.mark.cluster
 
 PROGRAM = """
@@ -48,3 +51,10 @@ def test_a_local_cluster_runs_on_credentials_from_the_store(tmp_path: Path) -> N
     assert "not pickled: this Security holds private keys" in said
     assert "tls 3" in said
     assert "epochs: 1" in said  # it asked the store for the revocation
+
+
+def test_an_unknown_value_is_refused_before_any_key_is_read() -> None:
+    with pytest.raises(UsageError, match="dashboard='public' is none of loopback, mtls, off"):
+        daskpki.cluster_security("alice", dashboard="public")
+    with pytest.raises(UsageError, match="scheduler_code='open' is none of stock, sealed"):
+        daskpki.cluster_security("alice", scheduler_code="open")

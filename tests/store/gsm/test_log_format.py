@@ -174,6 +174,19 @@ def test_nesting_without_end_is_corrupt() -> None:
         CODEC.decode(Confidential(lzma.compress(b"[" * 100_000)))
 
 
+@pytest.mark.parametrize(("number", "fits"), [(1_000, True), (4_000, False)])
+def test_a_log_that_has_outgrown_its_header_is_refused_with_the_way_out(number: int, *, fits: bool) -> None:
+    """A full segment holds some 300 to 400 certificates, and its name in the header 32 bytes that do not compress."""
+    chance = random.Random(1)
+    segments = tuple(Segment(n, Head(n, f"{chance.getrandbits(256):064x}")) for n in range(1, number + 1))
+    full = head(records([new_ca(1)]), segments=segments)
+    assert CODEC.fits(full) is fits
+    if not fits:
+        with pytest.raises(UsageError, match="'c' has outgrown its header") as refused:
+            CODEC.encode(full)
+        assert refused.value.hint == "continue in another --cluster NAME"
+
+
 def test_a_bomb_is_refused_before_it_expands() -> None:
     with pytest.raises(CorruptError, match="too large"):
         CODEC.decode(Confidential(lzma.compress(b" " * (3 << 20))))

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from daskpki.store.gsm.secrets import GsmOptions
     from daskpki.store.port import Store
 
-WITH_VALUE: Final = ("--store", "--cluster", "--passphrase-file", "--key-file", "--ca-passphrase-file")
+WITH_VALUE: Final = ("--store", "--cluster", "--passphrase-file", "--key-file", "--ca-passphrase-file", "--ca-sha256")
 FLAGS: Final = ("--json", "--quiet", "-q", "--verbose", "-v")
 _JOINED: Final = tuple(f"{option}=" for option in WITH_VALUE)
 

@@ -88,7 +88,8 @@ def sign(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write a file: a login file if called NAME.login, else the certificate (PEM)."
+            metavar="FILE",
+            help="Also write a file: a login file if it is called NAME.login, otherwise the certificate (PEM).",
         ),
     ] = None,
     ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,

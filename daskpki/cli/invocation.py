@@ -263,7 +263,7 @@ class GlobalOptions(NamedTuple):
         typer.Option(
             envvar="DASKPKI_CA_SHA256",
             metavar="HEX",
-            help="Trust only the CA with this SHA-256, as init-ca printed it.",
+            help="Trust only the CA with this SHA-256, as init-ca printed it; deploy sets it on VMs, too.",
         ),
     ] = None
     as_json: Annotated[bool, typer.Option("--json", envvar="DASKPKI_JSON", help="Print one JSON document.")] = False

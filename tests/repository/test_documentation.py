@@ -90,7 +90,9 @@ def test_a_documented_command_exists(page: str, command: str) -> None:
         assert flag in flags or f"--{flag}" in helps, f"{page}: {command}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "delete-cluster --cluster" in page.read_text()], ids=str)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "delete-cluster --cluster" in page.read_text()], ids=lambda page: page.name
+)
 def test_vms_are_removed_of_the_cluster_that_is_deleted_and_before_it(page: Path) -> None:
     text = page.read_text()
     (deleting,) = re.finditer(r"delete-cluster --cluster (\S+)", text)

@@ -341,7 +341,7 @@ class Grants:
             return f"daskpki issue {role} --name {name}"
         if role == secret_names.CA_KEY:
             return "daskpki doctor names the CA's generations"
-        return f"daskpki --cluster {self._cluster} init-ca makes it"
+        return "daskpki init-ca makes it"
 
 
 SecretGrant = tuple[str, Binding]

@@ -5,7 +5,7 @@ for every address that is a string and for which no `security=` was given, also 
 it nothing but the address. It never asks at a terminal. The first rule that fits decides:
 
 1. Anything but a `tls://` address: None, so that Dask goes on as if daskpki were not there.
-2. A credential that was handed down, or a directory or a store as the source: that credential.
+2. A credential that was handed down, or a directory, a file or the store as the source: that credential.
 3. A login that lists the address (`localhost`, `127.0.0.1` and `::1` are one host): that login.
 4. Dask's own TLS files are configured (`distributed.comm.tls`): None.
 5. Exactly one login without addresses, or one that `context use` chose: that login.
@@ -76,6 +76,7 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiS
     """Make the Security of a client with this credential, which is renewed from its source."""
     from daskpki.cluster.refresh import SharedLookup
     from daskpki.cluster.security import NodeSecurity, client_security
+    from daskpki.credentials.contexts import LOGIN_FILE
     from daskpki.credentials.source_selection import DIRECTORY
     from daskpki.credentials.source_selection import CredentialSource as From
     from daskpki.handover import VARIABLE, load_handover
@@ -86,7 +87,8 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiS
     _announce_end(obtained, wanted, here)
     name, cluster = verified.credential.identity.name, verified.credential.cluster
     source = _credentials_source(wanted._replace(name=name, cluster=cluster))
-    place = str(obtained.store or here.environ.get(DIRECTORY) or obtained.choice.source)
+    known = LOGIN_FILE if obtained.choice.source is From.KEYRING else obtained.choice.source
+    place = str(obtained.store or here.environ.get(DIRECTORY) or known)
     memory = _home(here)
     of_trust = store_source(cluster, obtained.store) if obtained.store else source
     security = client_security(

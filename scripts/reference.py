@@ -71,13 +71,12 @@ def _overview() -> str:
 
 
 def _described(path: str, command: Any) -> Iterator[str]:
-    """The usage, the help text and the table of options of one command; a group has only its text."""
+    """The usage, the help text and the table of options of one command; a group has no usage."""
     if not hasattr(command, "commands"):
         arguments = " ".join(_argument(parameter) for parameter in command.params if _is_argument(parameter))
         yield f"```text\ndaskpki {path}{' [OPTIONS]' if _has_options(command) else ''} {arguments}".rstrip() + "\n```"
     yield from _paragraphs(command.help or "")
-    if not hasattr(command, "commands"):
-        yield _options(path, command)
+    yield _options(path, command)
 
 
 def _paragraphs(text: str) -> Iterator[str]:

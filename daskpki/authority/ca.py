@@ -126,11 +126,12 @@ class CertificateAuthority:
         further = tuple(map(parse_dns_name, dns)), tuple(map(parse_ip, ips)), seconds, tuple(grades)
         return [LeafRequest(Identity(domain, role, name), *further) for name in names]
 
-    def check(self, requests: Iterable[LeafRequest]) -> None:
+    def check(self, requests: Iterable[LeafRequest], key_type: str = KeyType.P256) -> None:
         """Raise the error that issuing these would raise, and change nothing; needs no CA key."""
         from daskpki.authority.issuance import check_requests
         from daskpki.pki.certificates import lifetime, load_certificate
 
+        parse_key_type(key_type)
         active = self.active()
         issuing = load_certificate(lookup.issuing_der(active))
         check_requests(requests, recorded_policy(active), lifetime(issuing), self.session.now())
@@ -179,7 +180,8 @@ class CertificateAuthority:
             raise PolicyError(f"the request asks for the role {role.value}, which you have to confirm", hint=hint)
         if self.inventory().current(role, name) is not None:
             hint = f"if it is the same person's: {command} {role.value}/{name}"
-            raise PolicyError(f"{role.value}/{name} was issued before, and this request has another key", hint=hint)
+            what = f"{role.value}/{name} was issued before, so the request alone does not decide who gets it"
+            raise PolicyError(what, hint=hint)
         return role, name
 
     def sign_request(self, leaf: LeafRequest, request: CertificateRequest) -> Issued:

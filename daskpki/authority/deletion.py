@@ -31,10 +31,10 @@ _ORDER: Final = (*Role, secret_names.SECRET, secret_names.CA_KEY)
 
 
 class Deletion(NamedTuple):
-    """The plan of a deletion: how many leaves it revokes, and the end of the last one.
+    """The plan of a deletion: how many leaves it revokes, and what it deletes.
 
-    `now` and `later` are ids of secrets: those to delete at once, and those to delete after the last leaf has ended.
-    `user_secrets` are names, `keys_elsewhere` URIs of CA keys.
+    `now` and `later` are ids of secrets: those to delete at once, and those to delete after `kept_until`, when no leaf
+    has a connection left. `user_secrets` are names, `keys_elsewhere` URIs of CA keys.
     """
 
     revoked: int
@@ -42,7 +42,7 @@ class Deletion(NamedTuple):
     user_secrets: tuple[str, ...]
     later: tuple[str, ...]
     keys_elsewhere: tuple[str, ...]
-    last_leaf_ends: int | None
+    kept_until: int | None
 
 
 def plan_deletion(authority: CertificateAuthority) -> Deletion:
@@ -59,9 +59,10 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
     found.sort(key=lambda info: (order.index(_kind(info)), info.id))
     if not found:
         raise NotFoundError(f"there is no cluster {session.cluster!r} in {session.store.url}", hint="daskpki list")
-    # Revoked leaves count: a node that keeps an older document trusts them until they end.
-    ends = max((leaf.not_after for leaf in inventory.certificates() if leaf.fingerprint), default=0)
-    ended = ends + USUAL.grace < now  # connections outlive their certificates by it
+    # Revoked leaves count: a node that keeps an older document trusts them until they end, and their connections
+    # for the grace after that.
+    ends = max((leaf.not_after for leaf in inventory.certificates() if leaf.fingerprint), default=0) + USUAL.grace
+    ended = ends < now
     kept = [info.id for info in found if _kind(info) in _KEPT]
     gone = [info.id for info in found if _kind(info) in _ORDER]
     return Deletion(
@@ -70,7 +71,7 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
         user_secrets=tuple(info.labels["daskpki-name"] for info in found if _kind(info) == secret_names.SECRET),
         later=() if ended else tuple(kept),
         keys_elsewhere=tuple(one.key_uri for one in inventory.authorities() if one.key_uri != OWN_STORE),
-        last_leaf_ends=None if ended else ends,
+        kept_until=None if ended else ends,
     )
 
 

@@ -57,9 +57,7 @@ def active_authority(inventory: Inventory, cluster: str) -> AuthorityRecord:
     for authority in inventory.authorities():
         if authority.status == CA_ACTIVATED:
             return authority
-    raise NotFoundError(
-        f"cluster {cluster!r} has no CA in this store", hint=f"daskpki --cluster {cluster} init-ca makes one"
-    )
+    raise NotFoundError(f"cluster {cluster!r} has no CA in this store", hint="daskpki init-ca makes one")
 
 
 def living_authorities(inventory: Inventory) -> list[AuthorityRecord]:

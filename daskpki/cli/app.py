@@ -161,13 +161,9 @@ def options(
         ours = logging.getLogger("daskpki")
         ctx.call_on_close(partial(ours.setLevel, ours.level))  # a program may run more than one command
         ours.setLevel(logging.ERROR)
-    ctx.obj = Invocation(
-        given,
-        output=Output(
-            as_json=given.as_json,
-            quiet=given.quiet,
-            verbose=given.verbose,
-            repeat=ctx.obj or str,
-        ),
-        command=ctx.invoked_subcommand or "",
-    )
+    if given.ca_sha256:
+        from daskpki.pki.pem import parse_fingerprint
+
+        given = given._replace(ca_sha256=parse_fingerprint(given.ca_sha256))
+    output = Output(given.as_json, given.quiet, given.verbose, repeat=ctx.obj or str)
+    ctx.obj = Invocation(given, output, command=ctx.invoked_subcommand or "")

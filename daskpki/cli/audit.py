@@ -86,7 +86,7 @@ def _verify(invocation: Invocation, session: Session) -> None:
         f"the signed trust document (epoch {trust.epoch}) vouches for them up to number {trust.log[0]}",
         f"its CA is trusted {_BASIS[audited.basis]}",
         f"each of the {head.seq - trust.log[0]} records after that is in a commit which the CA signed",
-        f"the inventory of {audited.certificates} certificates matches them",
+        f"the inventory matches them; certificates: {audited.certificates}",
     ]
     invocation.output.result(document, lines)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.invocation import Invocation, parse_role_and_name
-from daskpki.cli.output import certificate_facts
-from daskpki.errors import PolicyError, UsageError
+from daskpki.cli.output import certificate_facts, colon_fingerprint
+from daskpki.errors import AlreadyExistsError, PolicyError, UsageError
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.quoting import minute
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def request(
     invocation: Invocation,
-    who: Annotated[str, typer.Argument(metavar="client/NAME", help="A client; other roles keep no key in a keyring.")],
+    who: Annotated[str, typer.Argument(metavar="client/NAME", help="The client; only clients keep keys in a keyring.")],
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="The name, if it is not given as client/NAME.")
     ] = None,
@@ -88,7 +88,8 @@ def sign(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write a login file (NAME.login, for a client), or the certificate (PEM)."
+            metavar="FILE",
+            help="Also write a file: a login file if it is called NAME.login, otherwise the certificate (PEM).",
         ),
     ] = None,
     ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,
@@ -103,23 +104,21 @@ def sign(
     without access to the store needs: certificate, signed trust document and the scheduler's address, but no key.
     """
     from daskpki.credentials.contexts import LOGIN_SUFFIX, encode_context
-    from daskpki.files import PUBLIC_FILE, read_file, write_private
+    from daskpki.files import PUBLIC_FILE, is_there, read_file, write_private
     from daskpki.pki.credential import certificate_pem, parse_credential
     from daskpki.pki.csr import parse_request
 
     options = [*(["--out", str(out)] if out else []), *(["--ttl", ttl] if ttl else []), *(["--force"] if force else [])]
     by_login_file = out is not None and out.suffix == LOGIN_SUFFIX
     asked = parse_request(read_file(file))
+    if out is not None and not force and is_there(out):
+        raise AlreadyExistsError(f"{out} exists", hint="--force replaces it, or choose another place")
     with invocation.authority() as authority:
-        role, name = (
-            parse_role_and_name(who)
-            if who
-            else authority.proposed(asked, shlex.join(["daskpki", "sign", str(file), *options]))
-        )
+        command = shlex.join(["daskpki", "sign", str(file), *options])
+        role, name = parse_role_and_name(who) if who else authority.proposed(asked, command)
         if by_login_file and role is not Role.CLIENT:
-            raise UsageError(
-                f"{out} would be a login file, and a {role.value} does not log in", hint=f"--out {name}.pem"
-            )
+            what = f"{out} would be a login file, and a {role.value} does not log in"
+            raise UsageError(what, hint=f"--out {name}.pem")
         (leaf,) = authority.requests(role, [name], ttl=ttl)
         authority.check([leaf])
         issued = authority.sign_request(leaf, asked)
@@ -150,7 +149,6 @@ def _login_file(authority: CertificateAuthority, credential: Credential) -> Cont
 
 
 def _how_to_use(out: Path, file: Context) -> list[str]:
-    from daskpki.cli.output import fingerprint_lines
     from daskpki.pki.certificates import load_certificate
     from daskpki.pki.crl import next_update
 
@@ -159,6 +157,6 @@ def _how_to_use(out: Path, file: Context) -> list[str]:
     how = f"daskpki login {shlex.quote(out.name)} --ca-sha256 FINGERPRINT"
     return [
         f"{out} is good until {minute(end)}; the CA's SHA-256 is",
-        f"  {fingerprint_lines(file.ca_sha256)}",
+        f"  {colon_fingerprint(file.ca_sha256)}",
         f"next: send {quoted} to {file.name}, and that fingerprint by another way; where the request was made, {how}",
     ]

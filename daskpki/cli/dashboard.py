@@ -25,7 +25,7 @@ def dashboard(
         typer.Option(metavar="HOST:PORT", show_default="ask the scheduler", help="Address of its dashboard."),
     ] = None,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the file that one opens.")
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the file to open in one.")
     ] = True,
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65_535, show_default="a free one", help="Port on 127.0.0.1.")

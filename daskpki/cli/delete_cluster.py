@@ -11,16 +11,13 @@ import typer
 
 from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import ask
-from daskpki.cli.renew_revoke import Push, notify_schedulers
+from daskpki.cli.renew_revoke import ONE_POLL, Push, notify_schedulers
 from daskpki.errors import UsageError
-from daskpki.quoting import day
+from daskpki.quoting import minute
 from daskpki.settings import GsmUrl, LocalUrl
 
 if TYPE_CHECKING:
     from daskpki.authority.deletion import Deletion
-
-ONE_POLL: Final = 75
-"""Seconds in which every running node looks for a newer trust document: a minute, its jitter, and the answer."""
 
 _UNSEEN: Final = (
     "not seen: nodes on Kubernetes, resources made by Terraform, machines made by hand, copies in other stores, and "
@@ -68,18 +65,19 @@ def delete_cluster(
         delete_secrets(authority, planned, lambda secret: output.hint(f"deleted {secret}"))
     if output.as_json:
         output.result(planned._asdict(), ())
-    if planned.last_leaf_ends is not None:
-        output.hint(f"next: the same command after {day(planned.last_leaf_ends)} removes the rest")
+    if planned.kept_until is not None:
+        output.hint(f"next: the same command after {minute(planned.kept_until + 60)} removes the rest")
 
 
 def _lines(planned: Deletion) -> Iterator[str]:
-    yield f"to be revoked, and published: {planned.revoked} certificates"
-    yield f"to be deleted, for good: {len(planned.now)} secrets"
+    yield f"certificates to revoke and publish: {planned.revoked}"
+    yield f"secrets to delete for good: {len(planned.now)}"
     yield from (f"    {secret}" for secret in planned.now)
     if planned.user_secrets:
         yield f"among them your secrets: {', '.join(planned.user_secrets)}"
-    if planned.last_leaf_ends is not None:
-        yield f"kept until the last certificate has ended on {day(planned.last_leaf_ends)}: {', '.join(planned.later)}"
+    if planned.kept_until is not None:
+        until = f"kept until {minute(planned.kept_until + 60)}, when no connection of a certificate is left"
+        yield f"{until}: {', '.join(planned.later)}"
     yield from (f"not deleted: the CA's key {uri}" for uri in planned.keys_elsewhere)
 
 

@@ -55,7 +55,7 @@ class Use(NamedTuple):
 
 @deploy.callback()
 def group() -> None:
-    """Place to which a cluster can be deployed."""
+    """Makes deploy a group, although it has one command."""
 
 
 def _options() -> Iterator[tuple[str, Any, Any]]:
@@ -97,8 +97,8 @@ def gcp(invocation: Invocation, settings: dict[str, Any], use: Use = Use()) -> N
     if {"zone", "image"} <= settings.keys():
         # Steps run in another directory, so the path has to be absolute.
         file = invocation.given.ca_passphrase_file and str(Path(invocation.given.ca_passphrase_file).absolute())
-        deployment = Deployment(store=store, cluster=invocation.cluster, ca_passphrase_file=file, **settings)
-        wanted = check_deployment(deployment)
+        settings |= {"ca_sha256": invocation.given.ca_sha256, "ca_passphrase_file": file}
+        wanted = check_deployment(Deployment(store=store, cluster=invocation.cluster, **settings))
     if use.export is not None and (use.apply or use.destroy):
         raise UsageError("--export only writes the plan", hint="leave out --apply and --destroy")
     if wanted is None and not use.destroy:
@@ -161,19 +161,18 @@ def _carry_out(invocation: Invocation, use: Use, steps: Sequence[Step], run: Run
 def _export(invocation: Invocation, wanted: Deployment, form: Export, out: Path | None, part: str | None) -> None:
     from daskpki.deploy.export import script, user_data
     from daskpki.deploy.terraform import terraform_files
+    from daskpki.files import PUBLIC_FILE, is_there, make_directory, write_private
 
     if form is Export.TERRAFORM:
         files = terraform_files(wanted)
         if not invocation.output.as_json:
             if out is None:
-                raise UsageError(
-                    "a Terraform configuration is several files", hint="--out DIR names a directory for them"
-                )
-            out.mkdir(parents=True, exist_ok=True)
-            if taken := [str(out / name) for name in files if (out / name).exists()]:
+                raise UsageError("a Terraform configuration is several files", hint="--out DIR takes them")
+            make_directory(out)
+            if taken := [str(out / name) for name in files if is_there(out / name)]:
                 raise UsageError(f"{taken[0]} exists, and may have been edited", hint="--out names another directory")
             for name, content in files.items():
-                (out / name).write_text(content)
+                write_private(out / name, content.encode(), mode=PUBLIC_FILE)
         lines = [f"{out}/{name}" for name in files]
         invocation.output.result({"format": form.value, "files": files}, lines)
         return

@@ -27,7 +27,7 @@ def grant(
     ] = None,
     revoke: Annotated[bool, typer.Option("--revoke", help="Withdraw the grant instead.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Check all grants of the cluster; exits 3 if one is too wide.")
+        bool, typer.Option("--check", help="Check all grants; exits 3 if one is too wide, 1 if one is too narrow.")
     ] = False,
 ) -> None:
     """Show which accounts may read which secrets, grant that access, or withdraw it.

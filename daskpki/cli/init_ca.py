@@ -12,7 +12,7 @@ import typer
 from daskpki.authority.lookup import anchor_der
 from daskpki.cli.invocation import Invocation, parse_role_and_name, read_passphrase
 from daskpki.cli.issue import next_step
-from daskpki.cli.output import fingerprint_lines
+from daskpki.cli.output import colon_fingerprint
 from daskpki.errors import UsageError
 from daskpki.identity import Role
 from daskpki.quoting import rfc3339
@@ -29,7 +29,7 @@ class OfflineRootFile(NamedTuple):
 
     offline_root: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Two tiers: file of the root's key, made by init-ca, rotate-ca."),
+        typer.Option(metavar="FILE", help="Key file of the offline root (two tiers); init-ca and rotate-ca create it."),
     ] = None
     root_passphrase_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File with the passphrase of --offline-root (default: ask).")
@@ -146,7 +146,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
         f"made the CA of cluster {document['cluster']!r} in {document['store']}",
         f"  trust domain  {document['trustDomain']}",
         f"  valid until   {document['notAfter'][:10]}",
-        f"  SHA-256       {fingerprint_lines(document['fingerprint'])}",
+        f"  SHA-256       {colon_fingerprint(document['fingerprint'])}",
         *(["issued", *leaves] if leaves else []),
     ]
 

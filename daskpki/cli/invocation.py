@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from daskpki.store.gsm.secrets import GsmOptions
     from daskpki.store.port import Store
 
-WITH_VALUE: Final = ("--store", "--cluster", "--passphrase-file", "--key-file", "--ca-passphrase-file")
+WITH_VALUE: Final = ("--store", "--cluster", "--passphrase-file", "--key-file", "--ca-passphrase-file", "--ca-sha256")
 FLAGS: Final = ("--json", "--quiet", "-q", "--verbose", "-v")
 _JOINED: Final = tuple(f"{option}=" for option in WITH_VALUE)
 
@@ -263,7 +263,7 @@ class GlobalOptions(NamedTuple):
         typer.Option(
             envvar="DASKPKI_CA_SHA256",
             metavar="HEX",
-            help="Trust only the CA with this SHA-256, as init-ca printed it.",
+            help="Trust only the CA with this SHA-256, as init-ca printed it; deploy sets it on VMs, too.",
         ),
     ] = None
     as_json: Annotated[bool, typer.Option("--json", envvar="DASKPKI_JSON", help="Print one JSON document.")] = False

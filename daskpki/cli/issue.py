@@ -61,11 +61,11 @@ def issue(
         requests = authority.requests(role, names, dns=dns or (), ips=ip or (), ttl=ttl, grades=grade or ())
         wanted = [request for request in requests if not count or not authority.has_valid(request.identity)]
         kept = len(requests) - len(wanted)
-        authority.check(wanted)
+        authority.check(wanted, key_type)
         if dry_run:
             identities = [request.identity.uri for request in wanted]
             lines = [f"would issue {identity}" for identity in identities]
-            lines += [f"would keep {kept} valid certificates"] if kept else []
+            lines += [f"valid certificates that would be kept: {kept}"] if kept else []
             invocation.output.result({"issue": identities, "kept": kept}, lines or ["nothing to issue"])
             return
         if key_type == "ed25519":
@@ -76,7 +76,7 @@ def issue(
         with progress(invocation, len(wanted), authority.issue(wanted, key_type)) as issued:
             documents = [authority.describe(leaf.record) for leaf in issued]
     lines = [*certificate_table(documents, now)] if documents else []
-    lines += [f"kept {kept} valid certificates; daskpki renew replaces them"] if kept else []
+    lines += [f"valid certificates kept: {kept}; daskpki renew replaces them"] if kept else []
     invocation.output.result(documents, lines)
     if documents:
         invocation.output.hint(next_step(documents[0]["role"], documents[0]["name"]))

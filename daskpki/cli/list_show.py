@@ -121,7 +121,9 @@ def list_(
     roles = frozenset(role or ())
     if name is not None and "/" in name:
         only, name = parse_role_and_name(name)
-        roles = frozenset({only}) if not roles or only in roles else roles - {only}
+        if roles - {only}:
+            raise UsageError(f"--role contradicts --name {only}/{name}", hint="leave --role out")
+        roles = frozenset({only})
     if unknown := set(state or ()) - set(STATES):
         raise UsageError(f"{min(unknown)!r} is not a state", hint=f"states are {', '.join(STATES)}")
     with invocation.authority(reading=True) as authority:

@@ -193,13 +193,8 @@ def copy(
         for url in urls:
             check_applies(url)
     with invocation.open_store() as source, invocation.open_store(url=to, create=True) as target:
-        copied = copy_cluster(
-            source,
-            target,
-            invocation.cluster,
-            without_disabled=without_disabled,
-            ca_sha256=invocation.given.ca_sha256,
-        )
+        pin = invocation.given.ca_sha256
+        copied = copy_cluster(source, target, invocation.cluster, without_disabled=without_disabled, ca_sha256=pin)
         counted = copied._asdict() | {"left_out": [each._asdict() for each in copied.left_out]}
         document = {"from": source.url, "to": target.url, **counted, "grants": None, "grants_left": None}
         lines = [
@@ -219,13 +214,13 @@ def copy(
             for secret, binding in left:
                 condition = f" under the condition {binding.condition}" if binding.condition else ""
                 has = f"{binding.member} has {binding.role} on {secret}{condition}"
-                lines.append(f"not given there, since daskpki grant does not give it: {has}")
+                lines.append(f"not copied, because daskpki grant does not make such a grant: {has}")
     invocation.output.result(document, lines)
     invocation.output.hint("Issue and revoke in one of the two only.")
     if not grants and any(isinstance(url, GsmUrl) for url in urls):
         invocation.output.hint(
-            "No grants were copied: --grants does that between two stores on Secret Manager, daskpki grant gives new "
-            "ones, and a local store has none, since all of it is unlocked at once."
+            "No grants were copied. Between two stores on Secret Manager, --grants copies them; daskpki grant makes "
+            "new ones. A local store has none."
         )
 
 

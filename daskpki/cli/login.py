@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.invocation import Commands, Invocation, parse_client
-from daskpki.cli.output import ask, facts, fingerprint_lines, is_terminal, table
+from daskpki.cli.output import ask, colon_fingerprint, facts, is_terminal, table
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UsageError
 from daskpki.quoting import minute, remaining_seconds, rfc3339
 from daskpki.settings import home
@@ -111,9 +111,6 @@ def login(
     scheduler: Annotated[
         list[str] | None, typer.Option(metavar="tls://HOST:PORT", help="Address of this cluster's scheduler.")
     ] = None,
-    ca_sha256: Annotated[
-        str | None, typer.Option(metavar="F", help="Fingerprint of the login file's CA, as the operator told you.")
-    ] = None,
     user_config: Annotated[
         bool,
         typer.Option(
@@ -141,17 +138,15 @@ def login(
         file = load_login_file(Path(who))
         invocation.output.hint(
             f"{Path(who)} is for {file.credential(None).identity.uri}, issued by the CA of cluster {file.cluster!r}:",
-            f"  SHA-256  {fingerprint_lines(file.ca_sha256)}",
+            f"  SHA-256  {colon_fingerprint(file.ca_sha256)}",
         )
-        if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
-            ca_sha256 = ask("The CA's SHA-256, as the operator told you by another way: ") or None
-        pin = None if ca_sha256 is None else parse_fingerprint(ca_sha256)
+        pin = None
+        if not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
+            told = ask("The CA's SHA-256, as the operator told you by another way: ")
+            pin = parse_fingerprint(told) if told else None
         with keyring_remedy("unlock the keyring of your desktop session: it has the key to which this file belongs"):
             made = login_by_file(file, scheduler or (), here, ca_sha256=pin, user_config=user_config)
     else:
-        if ca_sha256 is not None:
-            hint = "for a login from the store: daskpki --ca-sha256 HEX login"
-            raise UsageError("--ca-sha256 is for a login file", hint=hint)
         label = parse_client(who, name)
         made = _login_from_store(invocation, here, label, scheduler or (), user_config=user_config)
     context = made.saved.context
@@ -233,8 +228,8 @@ def _report_dask_config(invocation: Invocation, made: LoggedIn, here: Environmen
     others = here.contexts.all()
     if len(others) > 1 and (active := here.contexts.active()) != made.saved:
         title = made.saved.context.title
-        used = f"{active.context.title} stays the one used" if active else "the scheduler's address decides"
-        output.hint(f"{used} where several logins match: daskpki context use {title} switches to this one")
+        used = f"{active.context.title} is still used" if active else "the scheduler's address decides"
+        output.hint(f"{used} if several logins match; daskpki context use {title} switches to this one")
 
 
 def loader_missing() -> str:

@@ -90,7 +90,7 @@ def first_names(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def fingerprint_lines(fingerprint: str) -> str:
+def colon_fingerprint(fingerprint: str) -> str:
     """A SHA-256 fingerprint as OpenSSL prints it: upper-case pairs joined by colons."""
     return bytes.fromhex(fingerprint).hex(":").upper()
 

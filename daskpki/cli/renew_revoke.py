@@ -16,12 +16,16 @@ from daskpki.cli.issue import progress
 from daskpki.cli.output import certificate_table, first_names
 from daskpki.errors import DaskpkiError, NotFoundError, NothingToDo, UsageError
 from daskpki.identity import Role
+from daskpki.records import REVOKED, REVOKING
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.cluster.push import Answer
 
 IN_TIME: Final = "nodes fetch it within a minute"
+
+ONE_POLL: Final = 75
+"""Seconds in which every running node looks for a newer trust document: a minute, its jitter, and the answer."""
 
 
 class Push(NamedTuple):
@@ -120,6 +124,8 @@ def renew(
         entries = [authority.find(which)] if which else authority.due()
         if which and entries[0].superseded:
             raise UsageError(f"{which} was superseded: its newest is {entries[0].slug}", hint="renew that one")
+        if which and entries[0].status in (REVOKING, REVOKED):
+            raise UsageError(f"{which} was revoked", hint=f"daskpki issue {entries[0].slug} makes a new one")
         if not dry_run:
             before = authority.inventory().published
             with progress(invocation, len(entries), authority.renew(entries, give_way=due)) as renewed:

@@ -14,8 +14,8 @@ from daskpki.authority.rollover import RETIRING, STARTED
 from daskpki.cli.init_ca import OfflineRootFile
 from daskpki.cli.invocation import Commands, Invocation, YesOption
 from daskpki.cli.issue import progress
-from daskpki.cli.output import fingerprint_lines, table
-from daskpki.cli.renew_revoke import Push, notify_schedulers
+from daskpki.cli.output import colon_fingerprint, table
+from daskpki.cli.renew_revoke import ONE_POLL, Push, notify_schedulers
 from daskpki.errors import UnavailableError, UsageError
 from daskpki.quoting import rfc3339
 
@@ -123,7 +123,10 @@ def rotate(
     yes: YesOption = False,
 ) -> None:
     """Replace the CA at once with --emergency; otherwise name a step."""
-    if ctx.invoked_subcommand is not None:
+    if step := ctx.invoked_subcommand:
+        if any(source and source.name == "COMMANDLINE" for source in map(ctx.get_parameter_source, ctx.params)):
+            hint = "put them behind it; --emergency takes no step"
+            raise UsageError(f"options before {step} are not used", hint=hint)
         return
     if not emergency:
         raise UsageError("rotate-ca needs a step", hint="daskpki rotate-ca start, status, promote, finish or abort")
@@ -148,7 +151,7 @@ def rotate(
     lines = [
         f"CA {made.generation} issues; nothing else is trusted, {cut:.1f} s after the start",
         f"{_certificates(count)} reissued, {total:.1f} s after the start",
-        f"  SHA-256  {fingerprint_lines(document['authorities'][-1]['fingerprint'])}",
+        f"  SHA-256  {colon_fingerprint(document['authorities'][-1]['fingerprint'])}",
     ]
     _report(invocation, document, lines)
     invocation.output.hint(
@@ -176,7 +179,7 @@ def start(
         notify_schedulers(invocation, authority, push, expected=False)
         document = rollover_document(authority)
     lines = [f"CA {made.generation} is trusted in addition to CA {document['issuing']}"]
-    lines.append(f"  SHA-256  {fingerprint_lines(document['authorities'][-1]['fingerprint'])}")
+    lines.append(f"  SHA-256  {colon_fingerprint(document['authorities'][-1]['fingerprint'])}")
     if resumed:
         lines.append("it was started before, with the options given then; daskpki rotate-ca abort drops it")
     _report(invocation, document, lines)
@@ -210,7 +213,7 @@ def promote(invocation: Invocation, push: Push = Push()) -> None:
         rollover = authority.rollover()
         if rollover.status().phase == STARTED:
             age = authority.session.now().timestamp() - authority.trust().issued_at
-            if age < FRESH:
+            if age < ONE_POLL:
                 fresh = f"the trust document is {age:.0f} s old"
                 invocation.output.warn(f"{fresh}; nodes that have not read it refuse the new CA for up to a minute")
         target = rollover.promote()
@@ -247,7 +250,8 @@ def finish(
         document = rollover_document(authority) | {"keysErased": erased}
     _report(invocation, document, _dropped(before.others) or [_one_left(before, "finish")])
     if not erased:
-        invocation.output.warn("you may not erase the old CA's key; ask someone who may delete its secret")
+        refused = "the old CA's key was not erased, because you lack the permission"
+        invocation.output.warn(f"{refused}; ask someone who may delete its secret")
 
 
 @rotate_ca.command()
@@ -281,7 +285,8 @@ def _reissue(invocation: Invocation, authority: CertificateAuthority, *, give_wa
 def _report(invocation: Invocation, document: dict[str, Any], lines: list[str]) -> None:
     invocation.output.result(document, lines)
     if held := document["heldByOthers"]:
-        invocation.output.hint(f"issued by request: their owners have to run daskpki request again: {', '.join(held)}")
+        made = f"certificates whose keys their owners made: {', '.join(held)}"
+        invocation.output.hint(f"{made}; these people have to run daskpki request again")
     if step := document["next"]:
         invocation.output.hint(f"next: {step}")
 
@@ -290,7 +295,7 @@ def _check_all_reissued(document: dict[str, Any]) -> None:
     """Raise UnavailableError if certificates are not reissued yet: another command may reserve them for ten minutes."""
     if left := document["toReissue"]:
         raise UnavailableError(
-            f"{len(left)} certificates are not reissued yet: another command reserved them",
+            f"certificates not reissued yet, because another command reserved them: {len(left)}",
             hint="run this again in ten minutes",
         )
 
@@ -299,9 +304,6 @@ _LOST = (
     "no running node follows without the old key: restart each, with the new SHA-256 where it has a pin; people run "
     "daskpki logout and daskpki login"
 )
-
-FRESH = 60
-"""Seconds within which every running node reads a new trust document."""
 
 
 def _one_left(before: RolloverStatus, step: str) -> str:

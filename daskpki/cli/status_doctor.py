@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from daskpki.cli.invocation import Invocation
-from daskpki.cli.output import facts, fingerprint_lines, first_names
+from daskpki.cli.output import colon_fingerprint, facts, first_names
 from daskpki.quoting import day, remaining_seconds
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _lines(document: dict[str, Any], problems: dict[str, str | None], now: float
     return facts(
         {
             "CA": f"generation {ca['generation']} of {document['cluster']}, valid until {day(ca['validUntil'])}, "
-            f"SHA-256 {fingerprint_lines(ca['fingerprint'])}",
+            f"SHA-256 {colon_fingerprint(ca['fingerprint'])}",
             "ends next": (ends[0] if ends else "nothing is issued") + due,
             "revoked": first_names(document["revoked"]) or "nobody",
             "trust": f"epoch {trust['epoch']}, {until}",

@@ -19,7 +19,7 @@ from daskpki.credentials.dask_config import LoaderConfig
 from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, read_entry
 from daskpki.credentials.sources import Environment, fetch_credential
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
-from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError, UsageError
+from daskpki.errors import AccessDeniedError, CorruptError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.store.port import Store
 
@@ -172,7 +172,7 @@ def _write(saved: Saved, verified: VerifiedCredential, before: _Before, here: En
         here.contexts.write(saved)
         if set_loader:
             dask_config.set_loader(here.environ)
-    except DaskpkiError:
+    except BaseException:  # Ctrl-C as well
         _restore(saved, before, here)
         raise
 

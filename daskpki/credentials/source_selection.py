@@ -72,7 +72,7 @@ def _candidates(wanted: Wanted, environ: Mapping[str, str]) -> list[tuple[Creden
     if wanted.store:
         found.append((CredentialSource.STORE, f"the store {shortened(wanted.store)} was asked for"))
     if environ.get(HANDOVER):
-        found.append((CredentialSource.HANDOVER, f"{HANDOVER} is set: daskpki-entrypoint handed it down"))
+        found.append((CredentialSource.HANDOVER, f"daskpki-entrypoint set {HANDOVER}"))
     for source, variable in ((CredentialSource.DIRECTORY, DIRECTORY), (CredentialSource.FILE, FILE)):
         if environ.get(variable):
             found.append((source, f"{variable} is set"))  # unseen: it may be a key in place of a path

@@ -146,7 +146,7 @@ def fetch_trust(store: Store, cluster: str, *, pins: Pins, now: datetime) -> Tru
         payload = store.secrets.access(secret_names.trust_id(cluster), max(chain.foreign))
         return TrustPayload(payload, parse_trust(payload))  # verifying it names the fault
     if head is None:
-        raise NotFoundError(f"this store has no cluster {cluster!r}", hint=f"daskpki --cluster {cluster} init-ca")
+        raise NotFoundError(f"this store has no cluster {cluster!r}", hint="daskpki init-ca makes one")
     if not (pins.sha256 or pins.anchors or pins.known or pins.previous):
         verify_no_rival(chain, head)
     return head.payload

@@ -211,15 +211,15 @@ def plan_lines(steps: Sequence[Step], *, commands: bool = False) -> Iterator[str
 
 def reach(wanted: Deployment) -> Iterator[str]:
     """Describe who can reach which port of the deployed cluster."""
-    ranges = ", ".join(wanted.clients_from) or "nobody (--clients-from names who may)"
-    inside = "" if wanted.single else ", and the workers' VMs"
-    yield f"port 8786 (scheduler) is reached by clients from: {ranges}{inside}"
+    ranges = ", ".join(wanted.clients_from) or "no client (--clients-from opens it)"
+    inside = "" if wanted.single else " and the workers' VMs"
+    yield f"port 8786 (scheduler) is open to {ranges}{inside}"
     if wanted.iap:
-        yield "ports 22 and 8786 are reached through Identity-Aware Proxy by members whom IAM allows to use it"
+        yield "ports 22 and 8786 are open through Identity-Aware Proxy to members whom IAM allows"
     if not wanted.single:
         yield "worker and nanny ports are reached by this cluster's VMs alone"
     if wanted.scheduler_account or wanted.worker_account:
-        yield "named service accounts are granted the secrets alone: logging, monitoring and pulling images are yours"
+        yield "existing service accounts get the secrets only: you grant logging, monitoring and pulling images"
     count = 0 if wanted.private else 1 + wanted.workers
     yield f"VMs with an external address: {count}" + ("" if wanted.private else " (--private gives none)")
 

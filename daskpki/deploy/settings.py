@@ -56,7 +56,6 @@ _FORMS: Final = {
     "subnet": ("subnet", rf"{_NAME}|{_SUBNET}", _SHARED),
     "scheduler_account": _ACCOUNT,
     "worker_account": _ACCOUNT,
-    "ca_sha256": ("--ca-sha256", r"[0-9a-f]{64}", "64 hexadecimal digits, as `daskpki show` prints them"),
     "memory_per_worker": ("--memory-per-worker", r"(?=.*[1-9])[0-9]{1,4}(\.[0-9]{1,3})?", "GB, such as 1 or 3.5"),
     "worker_clients": ("--worker-clients", "deny|limited|allow", "one of deny, limited, allow"),
     "scheduler_code": ("--scheduler-code", f"{STOCK}|{SEALED}", f"one of {STOCK}, {SEALED}"),
@@ -199,18 +198,19 @@ class Deployment(Site):
     num_workers: Annotated[int | None, Option("Worker processes on each VM.", "N")] = None
     worker_clients: Annotated[str | None, Option("Clients inside tasks: deny, limited or allow.", "MODE")] = None
     scheduler_code: Annotated[
-        str | None, Option("What the scheduler may unpickle: stock or sealed (nothing).", "MODE")
+        str | None,
+        Option("stock: everyone who submits can run code in the scheduler; sealed: only admins.", "MODE"),
     ] = None
-    ca_sha256: Annotated[str | None, Option("The only CA that VMs trust.", "HEX")] = None
+    ca_sha256: str | None = None
     ca_passphrase_file: str | None = None
     secrets: Annotated[
         tuple[str, ...],
-        Option("Workers mount N, or N@VERSION, at /run/secrets/FILE or as fd.", "N=WHERE", "--secret"),
+        Option("Mount secret N, or N@VERSION, on the workers: at /run/secrets/FILE or as fd.", "N=WHERE", "--secret"),
     ] = ()
     secrets_in_environment: Annotated[
         bool,
         Option(
-            "Also as env:VAR, which child processes, crash reports and readers of /proc/PID/environ see.",
+            "Allow N=env:VAR; child processes, crash reports and readers of /proc/PID/environ see the value.",
             name="--allow-secrets-in-environment",
         ),
     ] = False
@@ -266,9 +266,9 @@ def check_deployment(wanted: Deployment) -> Deployment:
     _check_machines(wanted)
     _check_network(wanted)
     for option, count, least, most in (
-        ("--workers", wanted.workers, 0, 1000),  # the width of the port ranges
+        ("--workers", wanted.workers, 0, 1000),
         ("--threads-per-worker", wanted.threads_per_worker, 1, 1000),
-        ("--num-workers", wanted.num_workers, 1, 1000),
+        ("--num-workers", wanted.num_workers, 1, 1000),  # the width of the port ranges
         ("--disk-size", wanted.disk_size, _MIN_DISK, _MAX_DISK),
     ):
         if count is not None and not least <= count <= most:

@@ -288,7 +288,7 @@ def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
         )
     if document.issued_at > seconds(now) + CLOCK_SKEW:
         raise NotYetValidError(
-            f"the trust document is of {rfc3339(document.issued_at)}, and it is {rfc3339(seconds(now))}",
+            f"the trust document is of {rfc3339(document.issued_at)}; it is now {rfc3339(seconds(now))}",
             hint="check this machine's clock",
         )
 

@@ -60,7 +60,7 @@ def readable(server: SecretManagerServer, member: str, project: str) -> set[str]
 def test_the_same_members_read_the_copy(granted: Run, server: SecretManagerServer) -> None:
     told = granted("copy", "--to", ELSEWHERE, "--json")
     assert told.json()["grants"] is None
-    assert "--grants does that between two stores on Secret Manager" in told.err
+    assert "Between two stores on Secret Manager, --grants copies them" in told.err
     assert readable(server, WORKER, "other-project") == set()
     document = granted("copy", "--to", ELSEWHERE, "--grants", "--json").json()
     assert (len(document["grants"]), document["grants_left"]) == (4, [])
@@ -87,7 +87,7 @@ def test_what_daskpki_grant_would_not_give_is_told_and_not_given(granted: Run, s
     told = granted("copy", "--to", ELSEWHERE, "--grants")
     assert "4 grants, each in the policy of its copy" in told.out
     for role, member, condition in foreign:
-        line = f"not given there, since daskpki grant does not give it: {member} has {role} on {WORKERS}"
+        line = f"not copied, because daskpki grant does not make such a grant: {member} has {role} on {WORKERS}"
         assert line + (f" under the condition {condition}" if condition else "") in told.out.splitlines()
     listed = granted("grant", "worker", "--json", "--store", ELSEWHERE).json()
     members = {bound["member"] for one in listed if one["secret"] == WORKERS for bound in one["bindings"]}
@@ -116,10 +116,10 @@ def test_a_local_store_has_none_and_nothing_is_copied(
     refused = local("copy", "--to", CLOUD, "--grants", code=2)
     assert "has no grants; only Secret Manager has them" in refused.err
     assert not server.count("CreateSecret")
-    assert "No grants were copied: --grants" in local("copy", "--to", CLOUD).err
+    assert "No grants were copied. Between two stores" in local("copy", "--to", CLOUD).err
     there = ("--to", f"local:{tmp_path}/back", "--key-file", f"{tmp_path}/store.key")
     assert f"local:{tmp_path}/back has no grants" in cloud("copy", "--grants", *there, code=2).err
-    assert "No grants were copied: --grants" in cloud("copy", *there).err
+    assert "No grants were copied. Between two stores" in cloud("copy", *there).err
 
 
 def test_without_the_right_to_set_policies_the_copy_holds_all_the_same(

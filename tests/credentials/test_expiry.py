@@ -122,7 +122,7 @@ def test_a_second_login_says_which_one_decides(
     login(store, "default", "alice", [], here)
     here.contexts.prefer(here.contexts.find("default/alice"))
     done = later(alice, 0, str(BIN / "daskpki"), "login", "bob")
-    assert "default/alice stays the one used where several logins match: daskpki " in done.stderr
+    assert "default/alice is still used if several logins match; daskpki " in done.stderr
     assert "context use default/bob switches to this one" in done.stderr
     here.contexts.prefer(here.contexts.find("default/bob"))
     again = later(alice, 0, str(BIN / "daskpki"), "login")

@@ -11,6 +11,7 @@ from pathlib import Path
 import dask.config
 import pytest
 
+from daskpki.confidential import Confidential
 from daskpki.credentials import dask_config
 from daskpki.credentials.login import login, logout
 from daskpki.credentials.os_keyring import OSKeyring
@@ -27,7 +28,7 @@ from daskpki.errors import (
 from daskpki.identity import Role
 from daskpki.pki.keys import KeyType
 from daskpki.store.local.store import LocalStore
-from tests.support.desktop import Desktop
+from tests.support.desktop import Desktop, SessionKeyring
 from tests.support.login_material import Founded
 
 
@@ -253,6 +254,23 @@ def test_what_cannot_be_written_is_taken_back(
     obstacle.unlink()
     login(store, "default", "alice", [], here)
     logout(here, here.contexts.all())
+
+
+class _Interrupted(SessionKeyring):
+    """Somebody presses Ctrl-C once the entry is in the keyring."""
+
+    def set(self, service: str, username: str, secret: Confidential) -> None:
+        super().set(service, username, secret)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("founded")
+def test_what_ctrl_c_cut_off_is_taken_back(store: LocalStore, here: Environment, session: Desktop) -> None:
+    entries = session.items()
+    with pytest.raises(KeyboardInterrupt):
+        login(store, "default", "alice", [], here._replace(keyring=_Interrupted(session)))
+    assert session.items() == entries
+    assert here.contexts.all() == []
 
 
 @pytest.mark.usefixtures("founded")

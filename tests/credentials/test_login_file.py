@@ -16,12 +16,15 @@ from typing import Final, NamedTuple
 import pexpect
 import pytest
 
+from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import encode_context, is_login_file, load_login_file, parse_context
 from daskpki.credentials.login import login_by_file, logout, logout_targets
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
+from daskpki.identity import Role
+from daskpki.loader import dial_security
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.crl import next_update
 from daskpki.store.opening import open_store
@@ -109,6 +112,22 @@ def test_a_colleague_logs_in_by_one_file(operator: Person, dora: Person, signed:
     assert "no store" not in dora.run("whoami").stderr
     assert not (dora.home / ".local/share/daskpki/store").exists()
     assert dora.run("logout", "default/dora").stdout == "logged out default/dora\n"
+
+
+def test_logout_forgets_what_programs_have_seen(
+    operator: Person, dora: Person, signed: Path, here: Environment
+) -> None:
+    dora.run("login", "dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
+    operator.run("revoke", "client/dora")
+    operator.run("sign", str(dora.home / "dora.csr"), "client/dora", "--out", "later.login")
+    newer = Confidential(load_login_file(operator.home / "later.login").trust)
+    manager = dial_security(obtain(Wanted(), here), Wanted(), here).enforcement(Role.CLIENT).manager
+    assert manager is not None
+    manager.offer(newer)
+    kept = here.contexts.directory.parent / "trust"
+    assert len(list(kept.iterdir())) == 1
+    dora.run("logout", "default/dora")
+    assert not kept.exists()
 
 
 @pytest.mark.long

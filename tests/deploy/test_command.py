@@ -60,6 +60,27 @@ def test_terraform_is_written_to_a_directory_and_edits_are_kept(run: Run, tmp_pa
     assert files == {path.name: path.read_text() for path in out.iterdir()}
 
 
+def test_a_place_that_takes_no_files_is_an_error_in_one_line(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        refused = run(*PLACE, "--export=terraform", f"--out={out}", path="/nonexistent")
+        assert refused.returncode == 1, refused.stderr
+        assert refused.stderr.startswith(f"error: {out}: "), refused.stderr
+    assert file.read_text() == "mine"
+
+
+def test_the_pin_of_the_command_is_the_vms_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pin = "0a" * 32
+    spelled = ":".join(["0A"] * 32)
+    said = run(*PLACE, "--export=cloud-init", f"--ca-sha256={spelled}")
+    assert f"DASKPKI_CA_SHA256={pin}" in said.stdout, said.stderr
+    wrong = run(*PLACE, "--export=cloud-init", "--ca-sha256=ab")
+    assert (wrong.returncode, "64 hexadecimal digits" in wrong.stderr) == (2, True)
+    monkeypatch.setenv("DASKPKI_CA_SHA256", pin)
+    assert run(*PLACE, "--export=cloud-init").stdout == said.stdout
+
+
 def test_a_plan_is_shown_and_nothing_is_done(run: Run) -> None:
     done = run(*PLACE)
     assert done.returncode == 0, done.stderr

@@ -333,9 +333,9 @@ def test_the_plan_groups_grants_and_says_who_reaches_what(wanted: Deployment) ->
     (vm,) = (line for line in lines if line.startswith("+ created: VM"))
     assert "boot disk as large as the OS image (10 GB), external address static daskpki-lab-scheduler" in vm
     told = "\n".join(reach(wanted))
-    assert "clients from: 203.0.113.0/24, 10.1.0.0/16" in told
+    assert "(scheduler) is open to 203.0.113.0/24, 10.1.0.0/16 and the workers' VMs\n" in told
     assert "VMs with an external address: 21 (--private gives none)" in told
-    assert "nobody (--clients-from names who may)" in "\n".join(reach(deployment()))
+    assert "(scheduler) is open to no client (--clients-from opens it)" in "\n".join(reach(deployment()))
 
 
 def test_a_regional_group_surges_by_none_or_by_as_many_as_there_are_zones() -> None:

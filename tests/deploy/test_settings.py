@@ -41,7 +41,6 @@ from tests.support.deployments import deployment
         ({"clients_from": ("office",)}, "does not appear to be"),
         ({"worker_clients": "some"}, "--worker-clients 'some'"),
         ({"scheduler_code": "shut"}, "--scheduler-code 'shut'"),
-        ({"ca_sha256": "ab"}, "--ca-sha256 'ab'"),
         ({"secrets": ("db-password",)}, "does not name a place"),
         ({"secrets": ("sm://p/s=fd",)}, "secret name"),
         ({"secrets": ("a=fd", "a=/run/secrets/a")}, "the secret a is named twice"),

@@ -125,7 +125,7 @@ def test_what_is_missing_is_said_before_anything_changes(place: GsmPlace, grants
 def test_before_there_is_a_ca_it_is_what_has_to_be_made(place: GsmPlace, store: GsmStore, target: str) -> None:
     with pytest.raises(NotFoundError) as refusal:
         Grants(store, "new").give(parse_grant_target(target, "new"), WORKER)
-    assert refusal.value.hint == "daskpki --cluster new init-ca makes it"
+    assert refusal.value.hint == "daskpki init-ca makes it"
     assert place.server.count("SetIamPolicy") == 0
 
 

@@ -20,7 +20,7 @@ from tests.support.doc_sessions import blocks, shell_commands
 from tests.support.paths import BIN, DOCS, ROOT, tracked
 
 PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
-OPENING = {"store", "cluster", "passphrase-file", "key-file", "ca-passphrase-file"}
+OPENING = {"store", "cluster", "passphrase-file", "key-file", "ca-passphrase-file", "ca-sha256"}
 GLOBAL = OPENING | {"json", "quiet", "verbose", "version"}
 
 
@@ -88,6 +88,17 @@ def test_a_documented_command_exists(page: str, command: str) -> None:
     assert not plain or known & set(plain), f"{page}: {command}"
     for flag in re.findall(r"(?<=\s)--([a-z][a-z0-9-]*)", " ".join(["", *words(command)])):
         assert flag in flags or f"--{flag}" in helps, f"{page}: {command}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "delete-cluster --cluster" in page.read_text()], ids=lambda page: page.name
+)
+def test_vms_are_removed_of_the_cluster_that_is_deleted_and_before_it(page: Path) -> None:
+    text = page.read_text()
+    (deleting,) = re.finditer(r"delete-cluster --cluster (\S+)", text)
+    for removing in re.finditer(r"deploy gcp ([^`\n]*)--destroy --apply", text):
+        assert f"--cluster {deleting[1]} " in removing[1]
+        assert removing.start() < deleting.start()
 
 
 def help_of(command: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 from daskpki import secret_names
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.authority.deletion import plan_deletion
-from daskpki.cli.delete_cluster import ONE_POLL
+from daskpki.cli.renew_revoke import ONE_POLL
 from daskpki.handover import Freshness
 from daskpki.settings import GsmUrl
 from daskpki.store.opening import open_store
@@ -66,7 +67,8 @@ def test_leaves_are_revoked_before_keys_go_and_the_document_stays(
     )
     server.seed("projects/my-project/secrets/daskpki_lab_worker_mine", b"x", labels={"daskpki-cluster": "lab"})
     done = cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
-    assert "to be revoked, and published: 3 certificates" in done.out
+    assert "certificates to revoke and publish: 3" in done.out
+    assert "secrets to delete for good: 5" in done.out
     assert "among them your secrets: db-password" in done.out
     assert "daskpki copy --to local:/path keeps a copy" in done.err
     assert "not seen: nodes on Kubernetes, resources made by Terraform, machines made by hand" in done.err
@@ -77,7 +79,7 @@ def test_leaves_are_revoked_before_keys_go_and_the_document_stays(
     deleted = [line.removeprefix("deleted daskpki_lab_") for line in done.err.splitlines() if "deleted" in line]
     assert deleted[-1] == "cakey_1"
     again = cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
-    assert "to be revoked, and published: 0 certificates" in again.out
+    assert "certificates to revoke and publish: 0" in again.out
     assert {"trust", "records"} <= kinds(server)
 
 
@@ -95,8 +97,25 @@ def test_the_rest_goes_once_the_last_leaf_has_ended(server: SecretManagerServer,
     )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert (document["last_leaf_ends"], document["later"], document["revoked"]) == (None, [], 0)
+    assert (document["kept_until"], document["later"], document["revoked"]) == (None, [], 0)
     assert kinds(server) == set()
+
+
+def test_the_moment_that_is_named_is_one_at_which_the_rest_goes(cloud: Run, tmp_path: Path) -> None:
+    """The grace counts: a node keeps the connections of a certificate that has expired for so long."""
+    made(cloud, tmp_path)
+    done = cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
+    named = re.search(r"next: the same command after (.*) UTC removes the rest", done.err)
+    assert named, done.err
+    assert f"kept until {named[1]} UTC, when no connection of a certificate is left: " in done.out
+
+    def kept(at: datetime) -> int:
+        with closing(open_store(GsmUrl("my-project", None))) as store:
+            return len(plan_deletion(CertificateAuthority(store, "lab", clock=lambda: at)).later)
+
+    moment = datetime.fromisoformat(f"{named[1]}Z")
+    assert kept(moment) == 0
+    assert kept(moment - timedelta(minutes=2)) == 3
 
 
 def test_a_leaf_whose_connections_may_outlive_it_is_revoked_too(cloud: Run, tmp_path: Path) -> None:

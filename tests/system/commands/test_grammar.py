@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from daskpki.cli.app import COMMANDS
-from daskpki.cli.invocation import given_options, hoist, parse_client, parse_role_and_name, with_options
+from daskpki.cli.app import COMMANDS, build
+from daskpki.cli.invocation import (
+    FLAGS,
+    WITH_VALUE,
+    GlobalOptions,
+    given_options,
+    hoist,
+    parse_client,
+    parse_role_and_name,
+    with_options,
+)
 from daskpki.errors import UsageError
 from daskpki.identity import Role
 from daskpki.pki.profile import DAY, parse_ttl
@@ -115,6 +126,23 @@ def test_a_hint_runs_as_printed(local: Run, tmp_path: Path) -> None:
     assert words[-2:] == ["login", "alice"]
     remedy = local(*given, "show", "client/bob", code=4).err
     assert f"daskpki {shlex.join(word for word in words[1:-2])} list shows all" in remedy
+
+
+def test_every_option_of_daskpki_may_stand_behind_the_command(local: Run) -> None:
+    main: Any = typer.main.get_command(build([]))
+    own = [option for option in main.params if option.name in GlobalOptions._fields]
+    assert {option.opts[0] for option in own if not option.is_flag} == set(WITH_VALUE)
+    assert {name for option in own if option.is_flag for name in option.opts} == set(FLAGS)
+    pin = local("init-ca", "--json").json()["fingerprint"]
+    local("list", "--ca-sha256", ":".join(pin[at : at + 2] for at in range(0, 64, 2)).upper())
+
+
+def test_the_way_to_a_missing_ca_has_the_options_that_were_given(local: Run, tmp_path: Path) -> None:
+    local("init-ca")
+    given = [f"--store=local:{tmp_path / 'store'}", "--cluster=lab", f"--key-file={tmp_path / 'store.key'}"]
+    for command in (["list"], ["export", "worker", "--out", str(tmp_path / "out")]):
+        refused = local(*given, *command, code=4).err
+        assert f"hint: daskpki {shlex.join(given)} init-ca makes one\n" in refused
 
 
 def test_options_are_put_where_none_are() -> None:

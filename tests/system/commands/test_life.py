@@ -103,6 +103,7 @@ def test_dry_run_checks_and_changes_nothing(run: Run) -> None:
         "kept": 0,
     }
     run("issue", "worker", "--dns", "elsewhere.example", "--dry-run", code=3)
+    assert "'foo'" in run("issue", "worker", "--key-type", "foo", "--dry-run", code=2).err
     assert run("list", "--json").json() == []
 
 
@@ -138,6 +139,20 @@ def test_a_hold_can_be_released_and_nothing_else(run: Run) -> None:
     )
     run("revoke", "abcdef", code=4)
     run("revoke", "worker", "--reason", "boredom", code=2)
+
+
+def test_what_was_revoked_is_not_renewed(run: Run) -> None:
+    run("init-ca", "--with", "worker,client/bob")
+    run("revoke", "client/bob")
+    refused = run("renew", "client/bob", code=2).err
+    assert "client/bob was revoked" in refused
+    assert "issue client/bob makes a new one" in refused
+    run("renew", "client/bob", "--dry-run", code=2)
+    assert [entry["state"] for entry in run("list", "--role", "client", "--json").json()] == ["revoked"]
+    run("revoke", "worker", "--reason", "certificateHold")
+    run("renew", "worker/worker", code=2)
+    run("revoke", "worker", "--release")
+    assert run("renew", "worker/worker", "--json").json()[0]["state"] == "issued"
 
 
 def test_renew_due_has_exit_codes_for_cron(run: Run) -> None:

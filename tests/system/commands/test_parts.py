@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daskpki.cli.app import main
 from daskpki.cli.invocation import FLAGS, WITH_VALUE, hoist
-from daskpki.cli.output import Output, facts, fingerprint_lines, print_listing, remaining, table
+from daskpki.cli.output import Output, colon_fingerprint, facts, print_listing, remaining, table
 from daskpki.quoting import visible
 
 WORDS = st.sampled_from(["issue", "worker", "--name", "w", "--count", "3", "x=y"])
@@ -91,7 +91,7 @@ def test_tables_are_padded_and_facts_leave_out_the_empty() -> None:
     ]
     assert facts({"a": 1, "long": "x", "none": None, "empty": ""}) == ["a     1", "long  x"]
     assert facts({}) == []
-    assert fingerprint_lines("00ff10") == "00:FF:10"
+    assert colon_fingerprint("00ff10") == "00:FF:10"
 
 
 def test_what_is_quiet_is_one_command_and_not_the_program_that_runs_it(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -96,6 +100,17 @@ def test_steps_are_refused_with_the_way_out(local: Run) -> None:
     assert "--offline-root FILE" in local("rotate-ca", "start", "--root-passphrase-file", "/x", code=2).err
 
 
+@pytest.mark.parametrize(
+    "given", ["--emergency", "--old-key-lost", "--key-type=p384", "--offline-root=root.key", "--no-push", "--yes"]
+)
+def test_options_before_a_step_are_refused_since_it_would_not_use_them(local: Run, given: str) -> None:
+    local("init-ca", "--with", "worker")
+    refused = local("rotate-ca", given, "start", code=2).err
+    assert "options before start are not used" in refused
+    assert "--emergency takes no step" in refused
+    assert local("rotate-ca", "status", "--json").json()["phase"] == "none"
+
+
 def test_each_step_says_what_it_did_and_what_comes_next(local: Run) -> None:
     local("init-ca", "--with", "scheduler,worker")
     assert "begun before" not in local("rotate-ca", "start").out
@@ -112,6 +127,25 @@ def test_each_step_says_what_it_did_and_what_comes_next(local: Run) -> None:
     assert "warning: the trust document is" in promoted
     assert "people ran daskpki login" in promoted
     assert "warning" not in local("rotate-ca", "promote").err, "they trust it since it was started"
+
+
+def test_promote_warns_as_long_as_a_node_may_not_have_looked(local: Run, tmp_path: Path) -> None:
+    """The clock stands still, 70 seconds after the trust document was signed."""
+    local("init-ca", "--with", "worker")
+    local("rotate-ca", "start")
+    with opened(tmp_path) as store:
+        start = CertificateAuthority(store).trust().issued_at
+    moment = datetime.fromtimestamp(start + 70, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    command = [sys.executable, "-m", "daskpki", f"--store=local:{tmp_path}/store", f"--key-file={tmp_path}/store.key"]
+    done = subprocess.run(
+        ["faketime", "-f", moment, *command, "rotate-ca", "promote"],
+        env=os.environ | {"TZ": "UTC"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "warning: the trust document is 70 s old" in done.stderr
 
 
 def test_aborting_names_the_leaf_that_the_old_ca_could_not_issue(local: Run) -> None:

@@ -73,7 +73,7 @@ def test_an_intermediate_is_revoked_once_it_was_replaced(local: Run, tmp_path: P
     local("export", "client/alice", "--out", str(alice))
     local("crl", "--out", str(crls))
     revoke = ("crl", "--offline-root", old, *passphrase(tmp_path), "--revoke-intermediate")
-    assert "is trusted still" in local(*revoke, code=3).err
+    assert "is still trusted" in local(*revoke, code=3).err
     local("rotate-ca", "--emergency", "--offline-root", new, *passphrase(tmp_path))
     issuing = crls.read_text().split("-----END X509 CRL-----\n", 1)[0] + "-----END X509 CRL-----\n"
     assert "of CA 1 (offline root, no longer trusted)" in local(*revoke[:-1]).err, "not the root of the CA in use"

@@ -46,6 +46,18 @@ def test_bulk_renewal_passes_requests_over(local: Run, tmp_path: Path) -> None:
     local("rotate-ca", "finish")
 
 
+def test_a_file_that_exists_is_found_before_anything_is_issued(local: Run, tmp_path: Path) -> None:
+    local("init-ca")
+    csr, out = request(tmp_path, "/O=default/OU=client/CN=alice"), tmp_path / "alice.login"
+    out.write_text("mine")
+    refused = local("sign", csr, "--out", str(out), code=1).err
+    assert f"{out} exists" in refused
+    assert "--force" in refused
+    assert local("list", "--json").json() == []
+    local("sign", csr, "--out", str(out), "--force")
+    assert [entry["name"] for entry in local("list", "--json").json()] == ["alice"]
+
+
 def test_refusals_name_the_rule(local: Run, tmp_path: Path) -> None:
     local("init-ca", "--with", "client/alice")
     csr = request(tmp_path, "/O=default/OU=client/CN=alice")

@@ -92,7 +92,7 @@ def still_due(entries: Iterable[CertificateRecord], now: datetime, *, give_way: 
     def wanted(inventory: Inventory, request: LeafRequest) -> bool:
         role, name = request.identity.role.value, request.identity.name
         newest = inventory.current(role, name)
-        if newest is None or newest.serial != serials[role, name]:
+        if newest is None or newest.serial != serials[role, name] or newest.status not in (ISSUED, RELEASED):
             return False
         reserved = inventory.certificates(role=role, name=name, statuses=[RESERVED]) if give_way else ()
         return not any(entry.reserved_at >= since for entry in reserved)

@@ -120,6 +120,19 @@ def test_a_renewal_keeps_names_and_gives_way(ca: CertificateAuthority, clock: Cl
     assert len(list(ca.inventory().certificates(name="w"))) == 2
 
 
+@pytest.mark.parametrize("release", [False, True], ids=["revoked", "released again"])
+def test_who_was_revoked_since_it_was_found_due_is_not_renewed(
+    ca: CertificateAuthority, clock: Clock, *, release: bool
+) -> None:
+    list(ca.issue(ca.requests(Role.CLIENT, ["alice"], ttl="30d")))
+    clock.now += timedelta(days=25)
+    (due,) = ca.due()
+    ca.revoke("client/alice", "certificateHold")
+    if release:
+        ca.release("client/alice")
+    assert len(list(ca.renew([due]))) == release
+
+
 def test_a_renewal_takes_the_grade_from_the_record_and_a_new_leaf_does_not(
     ca: CertificateAuthority, clock: Clock, store: Store
 ) -> None:

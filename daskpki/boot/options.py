@@ -37,9 +37,9 @@ def check_dask_arguments(role: Role, arguments: Sequence[str], dashboard: str) -
     for option, value in pairs(arguments):
         if option in _REFUSED:
             raise PolicyError(f"Dask's {option} is refused: {_REFUSED[option]}")
-        scheme, separator, _ = value.partition("://")
+        scheme, separator, _ = (value or "").partition("://")
         if option == "--dashboard-address":
-            if value and dashboard != "mtls" and value.rpartition(":")[0] not in _LOOPBACK:
+            if value is not None and dashboard != "mtls" and value.rpartition(":")[0] not in _LOOPBACK:
                 raise PolicyError(
                     f"Dask's --dashboard-address {shown(value)} is refused: the dashboard has no login, so it stays on "
                     "loopback",
@@ -68,13 +68,13 @@ def check_contact_address(arguments: Sequence[str]) -> None:
             )
 
 
-def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each word with the option before it: `--a=b` is ("--a", "b"), `--a b` is ("--a", ""), ("--a", "b")."""
+def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield each word with the option before it: `--a=b` is ("--a", "b"), `--a b` is ("--a", None), ("--a", "b")."""
     option = ""
     for word in arguments:
         if word.startswith("-"):
-            option, _, value = word.partition("=")
-            yield option, value
+            option, equals, value = word.partition("=")
+            yield option, value if equals else None
         else:
             yield option, word
         if not word.startswith("-") or "=" in word:

@@ -144,13 +144,13 @@ class PkiTLS(tcp.TLS):
 
     def abort_soon(self) -> None:
         """Abort in the event loop, from any thread."""
-        if self.stream is not None:
-            self.stream.io_loop.add_callback(self.abort)
+        if (stream := self.stream) is not None:  # the event loop may set it to None meanwhile
+            stream.io_loop.add_callback(self.abort)
 
     def send_soon(self, message: Mapping[str, Any]) -> None:
         """Send a message in the stream, from any thread, if the other side runs daskpki."""
-        if self.stream is not None and self.conversation.streaming and EPOCH in self.remote_info:
-            self.stream.io_loop.add_callback(self._send, message)
+        if (stream := self.stream) is not None and self.conversation.streaming and EPOCH in self.remote_info:
+            stream.io_loop.add_callback(self._send, message)
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(CommClosedError):

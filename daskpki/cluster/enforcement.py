@@ -165,6 +165,9 @@ class Enforcement:
         with self._lock:
             self._live[comm] = self.now()
         self.meet(peer, comm.peer_address)
+        if peer.serial in self.trust.revoked or peer.issuer not in self.trust.issuers:
+            # A thread replaced the trust state after `admit`, and may have looked for culprits before this was listed.
+            self.abort_those((comm,), REVOKED, "its certificate was revoked, or its CA dropped, as it connected", None)
 
     def meet(self, peer: Peer, address: str, detail: str = "") -> None:
         """Record an admitted connection; the log shows the first of each certificate in an hour."""

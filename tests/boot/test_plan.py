@@ -142,6 +142,8 @@ def test_a_worker_needs_one_scheduler(argv: list[str], known: tuple[str, ...], s
         ["--dashboard-address", ":8787"],
         ["--dashboard-address=0.0.0.0:8787"],
         ["--dashboard-address", "8787"],
+        ["--dashboard-address", ""],
+        ["--dashboard-address="],
         ["--dashboard-address", "10.0.0.2:8787"],
         ["--dashboard-address", "[::]:8787"],
         ["--dashboard-address", "localhost.example.org:8787"],
@@ -213,19 +215,19 @@ def test_other_arguments_pass(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        ("--a", [("--a", "")]),
+        ("--a", [("--a", None)]),
         ("--a=b", [("--a", "b")]),
         ("--a=b=c", [("--a", "b=c")]),
-        ("--a b", [("--a", ""), ("--a", "b")]),
-        ("--a b=c", [("--a", ""), ("--a", "b=c")]),
-        ("--a -b c", [("--a", ""), ("-b", ""), ("-b", "c")]),
-        ("--a b c", [("--a", ""), ("--a", "b"), ("", "c")]),
+        ("--a b", [("--a", None), ("--a", "b")]),
+        ("--a b=c", [("--a", None), ("--a", "b=c")]),
+        ("--a -b c", [("--a", None), ("-b", None), ("-b", "c")]),
+        ("--a b c", [("--a", None), ("--a", "b"), ("", "c")]),
         ("--a=b c", [("--a", "b"), ("", "c")]),
         ("--a= c", [("--a", ""), ("", "c")]),
-        ("b --a", [("", "b"), ("--a", "")]),
+        ("b --a", [("", "b"), ("--a", None)]),
     ],
 )
-def test_an_option_has_one_value_which_follows_it(arguments: str, found: list[tuple[str, str]]) -> None:
+def test_an_option_has_one_value_which_follows_it(arguments: str, found: list[tuple[str, str | None]]) -> None:
     assert list(pairs(arguments.split())) == found
 
 

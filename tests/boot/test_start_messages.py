@@ -259,5 +259,7 @@ def test_a_refusal_ends_in_one_line_too(directory: Path) -> None:
     child = pexpect.spawn(ENTRYPOINT[0], list(dask), env=environ, timeout=60, encoding="utf-8", dimensions=(100, 500))
     code, lines = ended(child)
     assert code == 3
-    assert re.search(r"ended: the handover .* cannot be read: No such file or directory \(it exists only while", lines[-1])
+    assert re.search(
+        r"ended: the handover .* cannot be read: No such file or directory \(it exists only while", lines[-1]
+    )
     assert "Traceback" not in (said := "\n".join(lines)), said

@@ -137,6 +137,17 @@ def test_a_client_speaks_for_itself_and_fires_and_forgets(role: Role) -> None:
             conversation.check_inbound_stream(message)
 
 
+@pytest.mark.parametrize("server", Server)
+def test_only_a_worker_takes_the_receipt_of_data(server: Server) -> None:
+    """Dask's other servers raise a TypeError for a call that is a text."""
+    conversation = Conversation(peer(Role.SCHEDULER).identity, peer(Role.WORKER), LIMITED, server=server)
+    if server is Server.WORKER:
+        conversation.check_inbound_call("OK")
+        return
+    with pytest.raises(OperationRefusedError, match="a call is a dict"):
+        conversation.check_inbound_call("OK")
+
+
 def test_the_thousandth_registration_costs_no_more_than_the_first() -> None:
     class Connection:
         """Of which a weak reference can be made."""

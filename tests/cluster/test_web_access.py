@@ -131,7 +131,8 @@ def test_the_pages_and_their_policy(authority: Authority) -> None:
             assert "dask_scheduler_workers" in metrics
             assert "daskpki_trust_epoch" in metrics
             assert (await browser.ask("/../daskpki.py")).status == 404
-            assert (await browser.ask("/status", Origin="https://evil.example")).status == 403
+            for origin in ("https://evil.example", "http://[::1"):
+                assert (await browser.ask("/status", Origin=origin)).status == 403
             assert (await browser.ask("/sitemap.json")).status == 404
 
     asyncio.run(scenario())
@@ -388,6 +389,26 @@ def test_a_certificate_that_ends_ends_the_visit(tmp_path: Path) -> None:
             return [before.status, (await browser.ask("/daskpki")).status]
 
     assert asyncio.run(scenario()) == [200, 403]
+
+
+def test_a_visitor_whose_certificate_ended_keeps_the_pages_from_nobody(tmp_path: Path) -> None:
+    authority = Authority()
+    alice = visitor(authority, authority.leaf(Role.CLIENT, "alice", ttl=3600), tmp_path / "a")
+    bob = visitor(authority, authority.leaf(Role.CLIENT, "bob"), tmp_path / "b")
+
+    async def scenario() -> list[int]:
+        async with (
+            scheduler(authority, Dashboard.MTLS) as (running, port),
+            connected(port, alice) as hers,
+            connected(port, bob) as his,
+        ):
+            assert (await hers.ask("/daskpki")).status == 200
+            mine = ours(running)
+            now = mine.now
+            mine.now = lambda: now() + timedelta(hours=2).total_seconds()
+            return [(await his.ask(path)).status for path in ("/daskpki", "/daskpki.json", "/metrics")]
+
+    assert asyncio.run(scenario()) == [200, 200, 200]
 
 
 def test_a_workers_pages_are_behind_the_door_too(authority: Authority, tmp_path: Path) -> None:

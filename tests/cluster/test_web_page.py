@@ -238,3 +238,8 @@ def test_labels_with_quotes_and_newlines_are_one_label() -> None:
     ]
     assert states == ['active"} 1\nfaked_metric 1\\']
     assert "faked_metric" not in [metric.name for metric in measured('"} 1\nfaked_metric 1\\')]
+
+
+def test_the_page_tells_what_tasks_may_do_in_mode_limited() -> None:
+    shown = page(snapshot(mode="limited"), [])
+    assert "tasks may use queues, variables, locks and events, but may not submit work" in shown

@@ -30,7 +30,6 @@ from functools import partial
 from http import HTTPStatus
 from ssl import SSLContext
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import dask
@@ -149,7 +148,7 @@ def verify_visit(visit: Visit, dashboard: Dashboard, named: Collection[str] = ()
             raise PolicyError(f"Host {visit.host!r} is not this machine's own name", hint=way_out)
     if visit.method not in READING:
         raise PolicyError(f"{visit.method} is refused: these pages only show")
-    if visit.origin is not None and urlsplit(visit.origin).netloc not in {visit.host, *named}:
+    if visit.origin is not None and visit.origin.partition("://")[2] not in {visit.host, *named}:
         raise PolicyError(f"the page at {visit.origin} may not read these: they are at {visit.host}", hint=_NAME_IT)
 
 
@@ -174,7 +173,7 @@ class HttpGuard(Router):
         self._http_server = server.http_server
         self._dask = server.http_application
         self._loop = IOLoop.current()
-        self._visitors: WeakKeyDictionary[IOStream, float] = WeakKeyDictionary()
+        self._visitors: WeakKeyDictionary[IOStream, Contact] = WeakKeyDictionary()
         look = partial(take, enforcement, kind.value)
         self._pending = PendingConnections(enforcement.audit)
         self._ours = Application(page.routes(lambda: look(self.visitors()), server, kind))
@@ -235,18 +234,17 @@ class HttpGuard(Router):
                 stream.close()
 
     def visitors(self) -> Iterator[Contact]:
-        """Yield the visitors of the pages under mutual TLS."""
-        for stream, since in list(self._visitors.items()):
-            if not stream.closed():
-                yield Contact(self._peer(stream), _peer_address(stream), since, "dashboard")
+        """Return the visitors of the pages under mutual TLS, also those whose certificates ended since they came."""
+        return (contact for stream, contact in list(self._visitors.items()) if not stream.closed())
 
     def _admit(self, request: HTTPServerRequest) -> None:
         stream = _stream(request)
         if self._dashboard is Dashboard.MTLS:
             peer = self._peer(stream)
             if stream not in self._visitors:
-                self._visitors[stream] = self._enforcement.now()
-                self._enforcement.meet(peer, _peer_address(stream), "dashboard")
+                contact = Contact(peer, _peer_address(stream), self._enforcement.now(), "dashboard")
+                self._visitors[stream] = contact
+                self._enforcement.meet(peer, contact.address, contact.via)
         verify_visit(
             Visit(str(request.method), _peer_address(stream), request.host, request.headers.get("Origin")),
             self._dashboard,

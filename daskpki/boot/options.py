@@ -120,7 +120,7 @@ OPTIONS: Final = (
         "credential-file",
         "FILE",
         "DASKPKI_CREDENTIAL_FILE",
-        "a secret's payload, or a PEM bundle (key, leaf, chain), with trust.json beside it, or a store",
+        "a secret's payload or a PEM bundle (key, leaf, chain); trust document: trust.json beside it, or the store's",
     ),
     Option("scheduler", "ADDRESS", "DASKPKI_SCHEDULER", "the scheduler, tls://HOST:PORT, for workers"),
     Option("deadline", "SECONDS", "DASKPKI_DEADLINE", "how long to keep trying before exit code 75", "180"),
@@ -143,7 +143,7 @@ OPTIONS: Final = (
         "helper-limits",
         "LIMITS",
         "DASKPKI_HELPER_LIMITS",
-        "sealed scheduler: helpers=8,seconds=120,wait=60,memory=4096,reply=2048,tasks=5000000 (MiB)",
+        "sealed helpers' limits, sizes in MiB [helpers=8,seconds=120,wait=60,memory=4096,reply=2048,tasks=5000000]",
     ),
     Option("helper-user", "USER", "DASKPKI_HELPER_USER", "run helpers as this user if there is no Landlock (as root)"),
     Option(
@@ -181,7 +181,7 @@ OPTIONS: Final = (
     Option("tls-min", "VERSION", "DASKPKI_TLS_MIN", "lowest TLS version: 1.3 or 1.2", "1.3"),
     Option("threads-per-worker", "N", "THREADS_PER_WORKER", "threads of each worker"),
     Option("memory-per-worker", "GB", "MEMORY_PER_WORKER", "memory of each worker, in GB"),
-    Option("num-workers", "N", "NUM_WORKERS", "workers on this machine (default: cores over threads)"),
+    Option("num-workers", "N", "NUM_WORKERS", "workers on this machine (default: cores divided by threads)"),
     Option("worker-user", "USER", "DASKPKI_WORKER_USER", "for node: run the workers as this user (needs root)"),
     Option(
         "secret",
@@ -222,7 +222,7 @@ and without a store, from a directory that `daskpki export worker --out /etc/das
 Options, each of them also an environment variable (none of them is secret):
 """
 EXITS: Final = """
-Exit codes before Dask runs: 2 usage, 3 not trusted, 4 not found, 5 permission denied, 75 temporary, try again.
+Exit codes before Dask runs: 1 other errors, 2 usage, 3 not trusted, 4 not found, 5 permission denied, 75 temporary.
 """
 
 

@@ -88,7 +88,7 @@ def _memory_file(name: str, data: bytes) -> int:
 def parent_source(path: str) -> WholeSource:
     """Make a source over the handover of the parent process; reading it costs next to nothing.
 
-    It raises UnavailableError if the handover cannot be read: the parent is ending.
+    CorruptError if the handover is gone, since the parent has ended; UnavailableError if a file that it names is.
     """
 
     def read() -> tuple[Confidential, KeyPair]:

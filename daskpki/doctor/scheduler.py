@@ -235,12 +235,7 @@ def check_page(host: str, port: int, page: Page) -> Finding:
     if page.status is None or page.status.split()[1:2] == ["403"]:
         return ok(subject, "no dashboard answers without TLS or to strangers")
     if page.loopback:
-        return note(
-            subject,
-            f"a dashboard answers on this machine's loopback ({page.status}); also run the doctor elsewhere",
-        )
-    return error(
-        subject,
-        f"the dashboard answers without login or TLS ({page.status})",
-        "bind it to loopback, as daskpki-entrypoint scheduler does, and close the port in the firewall",
-    )
+        reason = f"a dashboard answers on this machine's loopback ({page.status}); also run the doctor elsewhere"
+        return note(subject, reason)
+    remedy = "bind it to loopback, as daskpki-entrypoint scheduler does, and close the port in the firewall"
+    return error(subject, f"the dashboard answers without login or TLS ({page.status})", remedy)

@@ -54,7 +54,7 @@ def test_a_worker_process_follows_its_parent(own: Authority, parent: NodeSecurit
     poller = Poller(child.manager, parent_source(path), share=0)
     for _change in range(3):
         document, leaf = own.document(), own.leaf(Role.WORKER)
-        parent.manager.offer(own.signed(document))
+        parent.manager.accept_trust(own.signed(document))
         parent.manager.renew(leaf.pair)
         assert parent.hand_to_children() == path
         assert poller.poll()
@@ -88,7 +88,7 @@ def test_forty_trust_documents_after_a_renewal_leave_its_credential_readable(
     path, leaf = parent.hand_to_children(), own.leaf(Role.WORKER)
     parent.manager.renew(leaf.pair)
     for _change in range(40):
-        parent.manager.offer(own.signed(own.document()))
+        parent.manager.accept_trust(own.signed(own.document()))
     restarted = NodeSecurity(load_handover(path))
     assert restarted.enforcement(Role.WORKER).pair == leaf.pair
     assert restarted.manager.document.epoch == parent.manager.document.epoch

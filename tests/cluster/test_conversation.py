@@ -88,7 +88,7 @@ class TestNamesThatAreTaken:
         registrations = Registrations()
         owner = on_scheduler(peer(by, "owner"), registrations=registrations)
         owner.check_inbound_call(registration)
-        with pytest.raises(OperationRefusedError, match=r"not the caller's own|somebody else's"):
+        with pytest.raises(OperationRefusedError, match=r"not the caller's own|registered by another"):
             on_scheduler(peer(Role.WORKER), registrations=registrations).check_inbound_call(registration)
         again = on_scheduler(
             peer(by, "owner"), registrations=registrations

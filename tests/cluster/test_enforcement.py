@@ -74,7 +74,7 @@ class Site:
         return time.time() + self.ahead
 
     def publish(self) -> None:
-        assert self.manager.offer(self.authority.signed(self.authority.document()))
+        assert self.manager.accept_trust(self.authority.signed(self.authority.document()))
 
     def details(self, kind: str) -> list[str]:
         rows = [event for event in self.enforcement.audit.latest if event.kind == kind]

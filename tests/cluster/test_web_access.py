@@ -1,4 +1,4 @@
-"""The door before a live scheduler's and worker's pages: who is let in, to what, and for how long."""
+"""The guard before a live scheduler's and worker's pages: who is let in, to what, and for how long."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_off_is_off_save_for_health(authority: Authority) -> None:
     assert asyncio.run(scenario()) == [200, 404, 404, 404, 404, 404]
 
 
-def test_a_server_without_the_door_does_not_start(authority: Authority) -> None:
+def test_a_server_without_the_guard_does_not_start(authority: Authority) -> None:
     async def scenario() -> None:
         async with scheduler(authority, Dashboard.LOOPBACK) as (running, _):
             verify_guarded(running)
@@ -411,7 +411,7 @@ def test_a_visitor_whose_certificate_ended_keeps_the_pages_from_nobody(tmp_path:
     assert asyncio.run(scenario()) == [200, 200, 200]
 
 
-def test_a_workers_pages_are_behind_the_door_too(authority: Authority, tmp_path: Path) -> None:
+def test_a_workers_pages_are_behind_the_guard_too(authority: Authority, tmp_path: Path) -> None:
     alice = visitor(authority, authority.leaf(Role.CLIENT, "alice"), tmp_path)
     security = PkiSecurity({Role.WORKER: enforcement(authority, Role.WORKER, Dashboard.MTLS)})
 

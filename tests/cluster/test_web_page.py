@@ -86,7 +86,7 @@ def test_addresses_of_this_machine() -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "CONNECT", "get", "BREW"])
 @pytest.mark.parametrize("dashboard", list(Dashboard))
 def test_nothing_is_written_over_http(method: str, dashboard: Dashboard) -> None:
-    with pytest.raises(PolicyError, match="only show"):
+    with pytest.raises(PolicyError, match="these pages are read-only"):
         verify_visit(LOCAL._replace(method=method), dashboard)
 
 

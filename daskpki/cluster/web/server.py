@@ -147,9 +147,10 @@ def verify_visit(visit: Visit, dashboard: Dashboard, named: Collection[str] = ()
             way_out = f"ask for 127.0.0.1 or localhost, or {_NAME_IT}"
             raise PolicyError(f"Host {visit.host!r} is not this machine's own name", hint=way_out)
     if visit.method not in READING:
-        raise PolicyError(f"{visit.method} is refused: these pages only show")
+        raise PolicyError(f"{visit.method} is refused: these pages are read-only")
     if visit.origin is not None and visit.origin.partition("://")[2] not in {visit.host, *named}:
-        raise PolicyError(f"the page at {visit.origin} may not read these: they are at {visit.host}", hint=_NAME_IT)
+        reason = f"a page of {visit.origin} may not read these pages, which are at {visit.host}"
+        raise PolicyError(reason, hint=_NAME_IT)
 
 
 def is_local_name(host: str) -> bool:
@@ -242,9 +243,8 @@ class HttpGuard(Router):
         if self._dashboard is Dashboard.MTLS:
             peer = self._peer(stream)
             if stream not in self._visitors:
-                contact = Contact(peer, _peer_address(stream), self._enforcement.now(), "dashboard")
-                self._visitors[stream] = contact
-                self._enforcement.meet(peer, contact.address, contact.via)
+                self._visitors[stream] = Contact(peer, _peer_address(stream), self._enforcement.now(), "dashboard")
+                self._enforcement.record_admitted(peer, _peer_address(stream), "dashboard")
         verify_visit(
             Visit(str(request.method), _peer_address(stream), request.host, request.headers.get("Origin")),
             self._dashboard,
@@ -263,7 +263,7 @@ class HttpGuard(Router):
         return self._ours.get_handler_delegate(request, page.Refusal, {"status": status, "reason": reason})
 
 
-def stand_before(server: Any, kind: Server, enforcement: Enforcement) -> None:
+def install_guard(server: Any, kind: Server, enforcement: Enforcement) -> None:
     """Put a guard before the server's pages: now, or once it serves them (a worker, a little later)."""
     if http_server := getattr(server, "http_server", None):
         if not isinstance(http_server.request_callback, HttpGuard):  # a scheduler with several addresses
@@ -271,11 +271,11 @@ def stand_before(server: Any, kind: Server, enforcement: Enforcement) -> None:
         return
     start = server.start_http_server
 
-    def start_behind_door(*args: Any, **kwargs: Any) -> None:
+    def start_guarded(*args: Any, **kwargs: Any) -> None:
         start(*args, **kwargs)
         HttpGuard(enforcement, server, kind)
 
-    server.start_http_server = start_behind_door
+    server.start_http_server = start_guarded
 
 
 def verify_guarded(server: Any) -> None:

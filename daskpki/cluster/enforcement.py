@@ -165,8 +165,9 @@ class Enforcement:
         with self._lock:
             self._live[comm] = self.now()
         self.record_admitted(peer, comm.peer_address)
-        if peer.serial in self.trust.revoked or peer.issuer not in self.trust.issuers:
-            # A thread replaced the trust state after `admit`, and may have looked for culprits before this was listed.
+        # A thread may have replaced the trust state after `admit`, and cut connections before this one was listed.
+        dropped = peer.issuer not in self.trust.issuers if server else peer.issuer in self.trust.cut_off
+        if dropped or peer.serial in self.trust.revoked:
             self.abort_those((comm,), REVOKED, "its certificate was revoked, or its CA dropped, as it connected", None)
 
     def record_admitted(self, peer: Peer, address: str, detail: str = "") -> None:
@@ -197,10 +198,9 @@ class Enforcement:
             self.trust, self.pair, self._contexts = trust, pair, self._contexts | contexts
             for listener in list(self.listeners):
                 listener.renew(contexts[True])
-        revoked, cut_off = self.trust.revoked, self.trust.cut_off
-        self._abort(lambda peer: peer.serial in revoked, REVOKED, "the certificate is revoked")
+        self._abort(lambda peer: peer.serial in self.trust.revoked, REVOKED, "the certificate is revoked")
         unlisted = "its CA was dropped with too many revoked certificates to list"
-        self._abort(lambda peer: peer.issuer in cut_off, REVOKED, unlisted)
+        self._abort(lambda peer: peer.issuer in self.trust.cut_off, REVOKED, unlisted)
 
     def abort_foreign(self) -> None:
         """Cut live connections whose peer's certificate is from a CA that is no longer trusted."""

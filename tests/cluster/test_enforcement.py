@@ -194,14 +194,25 @@ def test_a_connection_that_ends_while_a_thread_cuts_it_stops_no_poll() -> None:
     assert asyncio.run(scenario())
 
 
-def test_a_certificate_that_is_revoked_while_it_is_admitted_does_not_stay(tmp_path: Path) -> None:
+def revoke(site: Site, alice: Leaf) -> None:
+    site.authority.revoke(alice)
+
+
+def replace_authority(site: Site, _alice: Leaf) -> None:
+    site.authority.replace_authority()
+
+
+@pytest.mark.parametrize("change", [revoke, replace_authority])
+def test_a_certificate_that_is_revoked_while_it_is_admitted_does_not_stay(
+    change: Callable[[Site, Leaf], None], tmp_path: Path
+) -> None:
     site = Site()
     alice = site.authority.leaf(Role.CLIENT, "alice")
     context, admit = shown(site, alice, tmp_path), site.enforcement.admit
 
     def admit_then_revoke(certificate: bytes | None, roles: frozenset[Role]) -> Peer:
         peer = admit(certificate, roles)
-        site.authority.revoke(alice)
+        change(site, alice)
         site.publish()
         return peer
 
@@ -258,10 +269,6 @@ def give_tickets(site: Site) -> None:
     """What our listeners never do."""
     served = site.enforcement.server_context()
     served.num_tickets, served.options = 1, served.options & ~ssl.OP_NO_TICKET
-
-
-def revoke(site: Site, alice: Leaf) -> None:
-    site.authority.revoke(alice)
 
 
 def finish(site: Site, _alice: Leaf) -> None:

@@ -128,7 +128,7 @@ def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
 
     try:
         if (signed := kept.load()) is not None:
-            manager.offer(signed)
+            manager.accept_trust(signed)
     except DaskpkiError as error:
         logger.warning("the trust document that an earlier program kept is not used: %s", error)
     manager.on_trust.append(keep)

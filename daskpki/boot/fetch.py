@@ -1,6 +1,7 @@
 """Fetches what a boot needs, by `access` only: its own credential, the newest trust document, and mounted secrets.
 
-The source is Secret Manager, a credential directory, or a local store; never two.
+The source is a store, a credential directory, or a credential file. Only a file without trust.json beside it also needs
+a store, for the trust document.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # a running node imports this module, too, and needs none of 
     from daskpki.store.append_chain import ChainHead
     from daskpki.store.port import SecretStore
 
-_UNSET: Final = "unset DASKPKI_CREDENTIAL_DIR in this shell if it is a person's, for Client"
+_UNSET: Final = "if you set DASKPKI_CREDENTIAL_DIR for your own Client, unset it in this shell"
 _RESTORE: Final = "enable that version; if it is destroyed, add the last good version's payload once more"
 
 
@@ -109,7 +110,7 @@ def newest_trust(store: Reader, cluster: str, credentials: Sequence[Credential] 
         issuing = [anchor.issuing for anchor in found.payload.signed.document.authorities]
         for credential in credentials:
             if not any(is_issued_by(credential.leaf, der) for der in issuing):
-                raise NotTrustedError("the trust document is of CAs that did not issue this node's certificate")
+                raise NotTrustedError("no CA in the trust document issued this node's certificate")
         return True
 
     secret = secret_names.trust_id(cluster)
@@ -158,7 +159,7 @@ def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -
         except NotFoundError as error:
             if len(settings.roles) == 1:
                 raise
-            raise NotFoundError(f"{error}: a node takes `scheduler` and `worker` below it", hint=_UNSET) from error
+            raise NotFoundError(f"{error}: a node needs subdirectories scheduler and worker", hint=_UNSET) from error
         credentials = tuple(credential for material in (first, *others) for credential in material.credentials)
         return settings, first._replace(credentials=credentials)
     if settings.file is not None:

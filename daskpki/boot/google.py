@@ -108,7 +108,7 @@ class Metadata:
 
 
 def _refusal(reply: Reply, path: str) -> Exception:
-    status, words = reply.status, _words(reply)
+    status, words, flavor = reply.status, _words(reply), shortened(reply.headers.get("metadata-flavor", "missing"))
     if is_temporary(status):
         return TryAgain(f"the metadata server answers {status}{words}")
     if status == HTTPStatus.NOT_FOUND:
@@ -116,7 +116,7 @@ def _refusal(reply: Reply, path: str) -> Exception:
     if status == HTTPStatus.FORBIDDEN:
         return _forbidden(words)
     return AccessDeniedError(
-        f"the answer is not one of a metadata server (status {status}, no Metadata-Flavor)",
+        f"the answer is not from a metadata server (status {status}, Metadata-Flavor {flavor})",
         hint=f"GCE_METADATA_HOST names another one; {_ELSEWHERE}",
     )
 

@@ -125,7 +125,7 @@ def parse_date(text: str) -> float | None:
 
 _MAX_BODY: Final = 1 << 20
 """Bytes of a reply's body: a payload has at most 64 KiB, 88 KiB in its JSON document."""
-PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom"
+PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT sets proxy and login; hosts in no_proxy bypass it"
 _PROXY_FORM: Final = (
     "https_proxy=http://HOST:PORT, with %2F for a / in a password, or no_proxy=googleapis.com to go there directly"
 )
@@ -150,7 +150,7 @@ class Reply(NamedTuple):
 def read_reply(response: client.HTTPResponse, end: float) -> Reply:
     """Read the body of a response until `end`; TryAgain if it is cut off or too long."""
     if response.status < HTTPStatus.OK:  # http.client skips only 100; the real reply would be read as the next one
-        raise TryAgain(f"the reply has the status {response.status}, which is none of a last one")
+        raise TryAgain(f"the reply has status {response.status}, which is not a final status")
     body = b""
     while part := response.read1(_MAX_BODY):  # read() would return all that follows a chunk of size -1
         body += part

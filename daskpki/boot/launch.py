@@ -53,7 +53,7 @@ def boot(argv: Sequence[str], environ: Mapping[str, str], execve: Execve = os.ex
     """Become Dask; raises a DaskpkiError if that is not possible, and then leaves no files."""
     settings = parse_settings(parse_arguments(argv), environ)
     check_arguments(settings)
-    find_user(settings.worker_user)
+    find_user(settings.worker_user)  # an unknown user fails before anything is fetched
     checked = prepare(settings, environ)
     programs = plan_programs(checked.settings, checked.trust.schedulers, usable_cores())
     start(checked, programs, environ, execve)

@@ -37,9 +37,9 @@ def check_dask_arguments(role: Role, arguments: Sequence[str], dashboard: str) -
     for option, value in pairs(arguments):
         if option in _REFUSED:
             raise PolicyError(f"Dask's {option} is refused: {_REFUSED[option]}")
-        scheme, separator, _ = value.partition("://")
+        scheme, separator, _ = (value or "").partition("://")
         if option == "--dashboard-address":
-            if value and dashboard != "mtls" and value.rpartition(":")[0] not in _LOOPBACK:
+            if value is not None and dashboard != "mtls" and value.rpartition(":")[0] not in _LOOPBACK:
                 raise PolicyError(
                     f"Dask's --dashboard-address {shown(value)} is refused: the dashboard has no login, so it stays on "
                     "loopback",
@@ -68,13 +68,13 @@ def check_contact_address(arguments: Sequence[str]) -> None:
             )
 
 
-def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each word with the option before it: `--a=b` is ("--a", "b"), `--a b` is ("--a", ""), ("--a", "b")."""
+def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield each word with the option before it: `--a=b` is ("--a", "b"), `--a b` is ("--a", None), ("--a", "b")."""
     option = ""
     for word in arguments:
         if word.startswith("-"):
-            option, _, value = word.partition("=")
-            yield option, value
+            option, equals, value = word.partition("=")
+            yield option, value if equals else None
         else:
             yield option, word
         if not word.startswith("-") or "=" in word:
@@ -120,7 +120,7 @@ OPTIONS: Final = (
         "credential-file",
         "FILE",
         "DASKPKI_CREDENTIAL_FILE",
-        "a secret's payload, or a PEM bundle (key, leaf, chain), with trust.json beside it, or a store",
+        "a secret's payload or a PEM bundle (key, leaf, chain); trust document: trust.json beside it, or the store's",
     ),
     Option("scheduler", "ADDRESS", "DASKPKI_SCHEDULER", "the scheduler, tls://HOST:PORT, for workers"),
     Option("deadline", "SECONDS", "DASKPKI_DEADLINE", "how long to keep trying before exit code 75", "180"),
@@ -143,7 +143,7 @@ OPTIONS: Final = (
         "helper-limits",
         "LIMITS",
         "DASKPKI_HELPER_LIMITS",
-        "sealed scheduler: helpers=8,seconds=120,wait=60,memory=4096,reply=2048,tasks=5000000 (MiB)",
+        "sealed helpers' limits, sizes in MiB [helpers=8,seconds=120,wait=60,memory=4096,reply=2048,tasks=5000000]",
     ),
     Option("helper-user", "USER", "DASKPKI_HELPER_USER", "run helpers as this user if there is no Landlock (as root)"),
     Option(
@@ -181,7 +181,7 @@ OPTIONS: Final = (
     Option("tls-min", "VERSION", "DASKPKI_TLS_MIN", "lowest TLS version: 1.3 or 1.2", "1.3"),
     Option("threads-per-worker", "N", "THREADS_PER_WORKER", "threads of each worker"),
     Option("memory-per-worker", "GB", "MEMORY_PER_WORKER", "memory of each worker, in GB"),
-    Option("num-workers", "N", "NUM_WORKERS", "workers on this machine (default: cores over threads)"),
+    Option("num-workers", "N", "NUM_WORKERS", "workers on this machine (default: cores divided by threads)"),
     Option("worker-user", "USER", "DASKPKI_WORKER_USER", "for node: run the workers as this user (needs root)"),
     Option(
         "secret",
@@ -222,7 +222,7 @@ and without a store, from a directory that `daskpki export worker --out /etc/das
 Options, each of them also an environment variable (none of them is secret):
 """
 EXITS: Final = """
-Exit codes before Dask runs: 2 usage, 3 not trusted, 4 not found, 5 permission denied, 75 temporary, try again.
+Exit codes before Dask runs: 1 other errors, 2 usage, 3 not trusted, 4 not found, 5 permission denied, 75 temporary.
 """
 
 

@@ -151,10 +151,9 @@ def _find_scheduler(settings: Settings, known: tuple[str, ...]) -> str | None:
     given = settings.rest[0] if settings.rest and settings.rest[0].startswith("tls://") else None
     if given or has_option(settings.rest, "--scheduler-file"):
         if settings.scheduler:
-            raise UsageError(
-                f"two schedulers: {settings.scheduler} by DASKPKI_SCHEDULER and {given or 'a file'} after `--`",
-                hint="give one of them",
-            )
+            other = given or "a file"
+            reason = f"two schedulers: {settings.scheduler} (--scheduler or DASKPKI_SCHEDULER), and {other} after `--`"
+            raise UsageError(reason, hint="give one of them")
         return None
     if settings.scheduler:
         return settings.scheduler

@@ -31,7 +31,7 @@ _ORIGINS: Final = {
 
 _FROM_STORE: Final = {
     "version": "leave --version out: a directory or a file has one version",
-    "secret": "mount the secret beside it (a volume of your own), or give --store instead of that",
+    "secret": "mount the secret as a volume, or read the credential from --store",
 }
 """Options that need a store as the source, each with the way out."""
 
@@ -168,7 +168,7 @@ def _versions(text: str, roles: tuple[Role, ...]) -> Mapping[Role, int]:
         if name not in named or named[name] in versions or not VERSION.match(number):
             example = "3" if len(roles) == 1 else ",".join(f"{role.value}=3" for role in roles)
             raise UsageError(
-                f"--version {shown(text)} does not say one version's number for each of {', '.join(roles)}",
+                f"--version {shown(text)} must give one number for each role that it names ({', '.join(roles)})",
                 hint=f"for example --version {example}",
             )
         versions[named[name]] = int(number)
@@ -214,7 +214,7 @@ def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mappi
 
 
 def _name(text: str) -> str | None:
-    return text if text in ("", INSTANCE) and text else parse_label(text, "name") if text else None
+    return text if text == INSTANCE else parse_label(text, "name") if text else None
 
 
 def _health(text: str) -> str | None:

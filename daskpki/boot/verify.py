@@ -51,8 +51,8 @@ def verify_in_time(material: Material, settings: Settings, clocks: Clocks, *, pa
             failure = error
         if clocks.monotonic() >= end:
             raise UnavailableError(
-                f"this machine's clock says {now:%Y-%m-%d %H:%M:%S}, and Secret Manager's "
-                f"{datetime.fromtimestamp(true_time, UTC):%Y-%m-%d %H:%M:%S} (UTC), so that {failure}",
+                f"this machine's clock says {now:%Y-%m-%d %H:%M:%S}, but Secret Manager's says "
+                f"{datetime.fromtimestamp(true_time, UTC):%Y-%m-%d %H:%M:%S} (UTC): {failure}",
                 hint="set this machine's clock (chronyc makestep), and see that a time server is reachable",
             )
         clocks.sleep(_POLL)
@@ -84,7 +84,7 @@ def _check_asked_for(credential: Credential, role: Role) -> None:
         )
     if identity.role is not role:
         raise NotTrustedError(
-            f"{identity.uri} is a {identity.role.value}, and a {role} is to be started",
+            f"{identity.uri} has the role {identity.role.value}, but a {role} is to be started",
             hint=f"give the {role}'s credential: daskpki export {role} writes it to a directory; "
             "or unset DASKPKI_CREDENTIAL_DIR, so that the store is asked",
         )

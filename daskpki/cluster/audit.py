@@ -113,7 +113,7 @@ class Audit:
         peer, address, detail = (shortened(text, _LONGEST) for text in (peer, address, detail))
         event = Event(now, kind, peer, address, detail, reason or "", now)
         if kind in _REPEATED:
-            self.tell_repeated()
+            self.log_repeated()
         with self._lock:
             self.counts[kind] += 1
             if reason is not None:
@@ -122,9 +122,9 @@ class Audit:
             if kind != CONNECTED and not again:
                 self._add_to_row(event)
         if not told:
-            self._tell(event, again=again)
+            self._log_event(event, again=again)
 
-    def tell_repeated(self) -> None:
+    def log_repeated(self) -> None:
         """After each minute, log the number of refusals that were not logged one by one."""
         with self._lock:
             now = self._now()
@@ -133,7 +133,8 @@ class Audit:
             self._minute, repeated, self._repeated = now, self._repeated, {}
         for first, more in repeated.values():
             if more:
-                self._tell(first._replace(at=now, times=more, detail=f"{first.detail} ({more} more within a minute)"))
+                detail = f"{first.detail} ({more} more within a minute)"
+                self._log_event(first._replace(at=now, times=more, detail=detail))
 
     def _judge_repetition(self, event: Event) -> tuple[Event, bool]:
         """Return the event as it is counted, and True if a similar one was logged in this minute."""
@@ -157,7 +158,7 @@ class Audit:
         if len(rows) > _REMEMBERED:
             rows.popitem(last=False)
 
-    def _tell(self, event: Event, *, again: bool = False) -> None:
+    def _log_event(self, event: Event, *, again: bool = False) -> None:
         level = logging.DEBUG if again else self._usual if event.kind in _USUAL else logging.WARNING
         if self._log is not None and self._log.isEnabledFor(level):
             fields = event._asdict()

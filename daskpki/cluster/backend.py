@@ -37,7 +37,7 @@ from daskpki.cluster.policy import (
     verify_own_worker,
 )
 from daskpki.cluster.refusal import turned_away
-from daskpki.cluster.web.server import stand_before
+from daskpki.cluster.web.server import install_guard
 from daskpki.errors import NotTrustedError, UnavailableError
 from daskpki.identity import Identity, Role
 
@@ -141,7 +141,7 @@ class PkiListener(tcp.TLSListener):
             destinations = node.connection_args.get(ARGUMENT)
             if destinations is not None and self.server is not Server.SCHEDULER:
                 destinations.scheduler = parse_address(node.scheduler.address)[1]
-            stand_before(owner, self.server, enforcement)
+            install_guard(owner, self.server, enforcement)
             if enforcement.on_listening is not None:
                 enforcement.on_listening(owner)
 

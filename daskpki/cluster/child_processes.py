@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import deque
+import threading
+from collections import defaultdict, deque
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,8 @@ from daskpki.files import write_private
 from daskpki.handover import Handover, encode_handover, load_handover
 from daskpki.pki.pem import CERTIFICATE, encode_pem
 
-_KEPT: Final = 64
-"""Old memfds kept open, because a child may still be reading the previous handover."""
+_KEPT: Final = 16
+"""Memfds of each name kept open: the newest, and old ones, since a child may still be reading an earlier handover."""
 
 
 class ChildHandover:
@@ -32,27 +33,26 @@ class ChildHandover:
     def __init__(self, handover: Handover) -> None:
         own = Path(handover.key)
         self._directory = None if own.is_relative_to("/proc") else own.parent
-        self._descriptors: deque[int] = deque()
+        self._descriptors: defaultdict[str, deque[int]] = defaultdict(deque)
+        self._lock = threading.Lock()  # a trust document may come in the event loop, a credential in a poll's thread
         self.handover = handover
         self.path = self._put("handover.json", encode_handover(handover))
-        self._board = self._descriptors.pop() if self._descriptors else None
+        self._board = self._descriptors["handover.json"].pop() if self._directory is None else None
         """The memfd of the handover, which each change replaces."""
 
     def take_trust(self, manager: TrustManager) -> None:
         """Write the trust document in force."""
-        assert manager.signed is not None
-        anchors = "".join(encode_pem(anchor, CERTIFICATE) for anchor in manager.document.roots)
-        self._replace(
-            self.handover._replace(
-                ca=self._put("ca.pem", anchors.encode()),
-                trust=self._put("trust.json", manager.signed.reveal()),
-            )
-        )
+        with self._lock:
+            assert manager.signed is not None
+            anchors = "".join(encode_pem(anchor, CERTIFICATE) for anchor in manager.document.roots)
+            ca, trust = self._put("ca.pem", anchors.encode()), self._put("trust.json", manager.signed.reveal())
+            self._replace(self.handover._replace(ca=ca, trust=trust))
 
     def take_credential(self, pair: KeyPair) -> None:
         """Write a newer credential of the same identity."""
-        cert, key = self._put("cert.pem", pair.certificates.encode()), self._put("key.pem", pair.key.reveal())
-        self._replace(self.handover._replace(cert=cert, key=key))
+        with self._lock:
+            cert, key = self._put("cert.pem", pair.certificates.encode()), self._put("key.pem", pair.key.reveal())
+            self._replace(self.handover._replace(cert=cert, key=key))
 
     def _replace(self, handover: Handover) -> None:
         """Replace the handover at `path` in one step, so that no reader sees half of it."""
@@ -70,10 +70,11 @@ class ChildHandover:
             path = self._directory / f"{secrets.token_hex(8)}-{name}"
             write_private(path, data)
             return str(path)
-        self._descriptors.append(_memory_file(name, data))
-        if len(self._descriptors) > _KEPT:
-            os.close(self._descriptors.popleft())
-        return f"/proc/{os.getpid()}/fd/{self._descriptors[-1]}"
+        kept = self._descriptors[name]
+        kept.append(_memory_file(name, data))
+        if len(kept) > _KEPT:
+            os.close(kept.popleft())
+        return f"/proc/{os.getpid()}/fd/{kept[-1]}"
 
 
 def _memory_file(name: str, data: bytes) -> int:
@@ -87,7 +88,7 @@ def _memory_file(name: str, data: bytes) -> int:
 def parent_source(path: str) -> WholeSource:
     """Make a source over the handover of the parent process; reading it costs next to nothing.
 
-    It raises UnavailableError if the handover cannot be read: the parent is ending.
+    CorruptError if the handover is gone, since the parent has ended; UnavailableError if a file that it names is.
     """
 
     def read() -> tuple[Confidential, KeyPair]:

@@ -144,13 +144,13 @@ class PkiTLS(tcp.TLS):
 
     def abort_soon(self) -> None:
         """Abort in the event loop, from any thread."""
-        if self.stream is not None:
-            self.stream.io_loop.add_callback(self.abort)
+        if (stream := self.stream) is not None:  # the event loop may set it to None meanwhile
+            stream.io_loop.add_callback(self.abort)
 
     def send_soon(self, message: Mapping[str, Any]) -> None:
         """Send a message in the stream, from any thread, if the other side runs daskpki."""
-        if self.stream is not None and self.conversation.streaming and EPOCH in self.remote_info:
-            self.stream.io_loop.add_callback(self._send, message)
+        if (stream := self.stream) is not None and self.conversation.streaming and EPOCH in self.remote_info:
+            stream.io_loop.add_callback(self._send, message)
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(CommClosedError):
@@ -291,7 +291,7 @@ class PkiTLS(tcp.TLS):
     async def _check_inbound_call(self, message: Any) -> Any:
         if (refusal := await self._refusal_of_call(message)) is not None:
             self._log(str(refusal))
-            await self._answer(answer_call(message, self._signed(refusal)))
+            await self._answer(answer_call(message, self._with_names(refusal)))
             return _NOTHING
         if trust_updates.is_trust_message(message):
             error = trust_updates.consume_trust(self._enforcement, message, self.conversation.peer)
@@ -365,16 +365,16 @@ class PkiTLS(tcp.TLS):
             return message
         self._log(str(refusal))
         if isinstance(message, dict) and self.conversation.channel is Channel.CLIENT_STREAM:
-            answers.extend(answer_stream(message, self._signed(refusal)))
+            answers.extend(answer_stream(message, self._with_names(refusal)))
         if self.conversation.channel is Channel.WORKER_STREAM and _is_outcome(message):  # or its client waits for ever
-            return failed_task(message, self._signed(refusal))
+            return failed_task(message, self._with_names(refusal))
         return _NOTHING
 
     async def _answer(self, answer: Any) -> None:
         if answer:
             await super().write(answer)
 
-    def _signed(self, refusal: OperationRefusedError) -> str:
+    def _with_names(self, refusal: OperationRefusedError) -> str:
         return f"{self.conversation.ours.uri} refused {self.conversation.peer.identity.uri}: {refusal}"
 
     def _log(self, detail: str, reason: Reason = Reason.OPERATION) -> None:

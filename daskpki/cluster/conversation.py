@@ -150,7 +150,7 @@ class Conversation:
 
     def check_inbound_call(self, message: Any) -> None:
         """Judge a call that the peer sent us as a server; OperationRefusedError."""
-        if message == "OK":  # the receipt at the end of get_data (distributed.worker.Worker.get_data)
+        if message == "OK" and self.server is Server.WORKER:  # the receipt that its Worker.get_data awaits
             return
         if not isinstance(message, dict):
             raise OperationRefusedError(type(message).__name__, "a call is a dict")

@@ -31,7 +31,7 @@ CONNECTION_ARGUMENT: Final = "daskpki"
 
 
 class Connection(Protocol):
-    """What the rules need of a connection; `daskpki.cluster.comm` has it."""
+    """The part of a connection that the rules use; `comm.PkiTLS` implements it."""
 
     conversation: Conversation
     over: asyncio.Event
@@ -54,25 +54,25 @@ class Connection(Protocol):
 
 
 class Listener(Protocol):
-    """What the rules need of a listener: those for Dask's messages and for its web pages have it."""
+    """The part of a listener that the rules use: Dask's comms and web pages each have one."""
 
     def renew(self, context: ssl.SSLContext) -> None:
         """Accept new connections under another TLS context."""
 
 
 class Manager(Protocol):
-    """What connections need of `daskpki.cluster.trust_updates.TrustManager`."""
+    """The part of `trust_updates.TrustManager` that connections use."""
 
     document: TrustDocument
     signed: Confidential | None
     on_trust: list[Callable[[Any], None]]
 
-    def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
+    def accept_trust(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
         """Put a trust document in force if it is newer and valid."""
 
 
 class Refresh(Protocol):
-    """What a dial needs of `daskpki.cluster.refresh.DialRefresh`."""
+    """The part of `refresh.DialRefresh` that a dial uses."""
 
     async def begin(self) -> None:
         """Begin a lookup, before the connection is made."""
@@ -164,9 +164,13 @@ class Enforcement:
         comm.bind(conversation, self)
         with self._lock:
             self._live[comm] = self.now()
-        self.meet(peer, comm.peer_address)
+        self.record_admitted(peer, comm.peer_address)
+        # A thread may have replaced the trust state after `admit`, and cut connections before this one was listed.
+        dropped = peer.issuer not in self.trust.issuers if server else peer.issuer in self.trust.cut_off
+        if dropped or peer.serial in self.trust.revoked:
+            self.abort_those((comm,), REVOKED, "its certificate was revoked, or its CA dropped, as it connected", None)
 
-    def meet(self, peer: Peer, address: str, detail: str = "") -> None:
+    def record_admitted(self, peer: Peer, address: str, detail: str = "") -> None:
         """Record an admitted connection; the log shows the first of each certificate in an hour."""
         again = self.now() < self._met.get(peer.serial, 0) + _HOUR
         if not again:
@@ -194,9 +198,9 @@ class Enforcement:
             self.trust, self.pair, self._contexts = trust, pair, self._contexts | contexts
             for listener in list(self.listeners):
                 listener.renew(contexts[True])
-        revoked, cut_off = self.trust.revoked, self.trust.cut_off
-        self._abort(lambda peer: peer.serial in revoked, REVOKED, "the certificate is revoked")
-        self._abort(lambda peer: peer.issuer in cut_off, REVOKED, "its CA was dropped, and too many of it are revoked")
+        self._abort(lambda peer: peer.serial in self.trust.revoked, REVOKED, "the certificate is revoked")
+        unlisted = "its CA was dropped with too many revoked certificates to list"
+        self._abort(lambda peer: peer.issuer in self.trust.cut_off, REVOKED, unlisted)
 
     def abort_foreign(self) -> None:
         """Cut live connections whose peer's certificate is from a CA that is no longer trusted."""

@@ -98,7 +98,7 @@ def _share(managers: Iterable[TrustManager], newest: TrustManager) -> None:
     """Offer the newest document to all; a manager that has it declines, so this ends."""
     assert newest.signed is not None
     for manager in managers:
-        manager.offer(newest.signed)
+        manager.accept_trust(newest.signed)
 
 
 def _follow(poller: Poller, server: Any) -> None:

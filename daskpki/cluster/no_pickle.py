@@ -277,8 +277,8 @@ def try_sendable(message: Any) -> tuple[Any, str]:
         _check(copy)
     except _CANNOT_TRAVEL as error:
         return None, (
-            f"{operation!r} would send {error} to the scheduler, where it can come as a pickle at best, and a "
-            "worker's certificate does not make the scheduler unpickle; send plain data, or a Future of it"
+            f"{operation!r} would send {error}, which only a pickle can carry; the scheduler unpickles nothing that a "
+            "worker's certificate sends. Send plain data, or a Future of it"
         )
     return copy, ""
 

@@ -32,7 +32,7 @@ from distributed.core import Status
 from daskpki.cluster.policy import Server, server_kind
 from daskpki.errors import DaskpkiError, UnavailableError
 
-_PATIENCE: Final = "distributed.comm.timeouts.connect"
+_CONNECT_TIMEOUT: Final = "distributed.comm.timeouts.connect"
 _CLOSING: Final = 10.0
 """Seconds that Dask gives a nanny's worker process to end, if that much time is left."""
 _LEAST: Final = 1.0
@@ -48,7 +48,8 @@ async def announce(servers: Collection[Any]) -> None:
     first = next(iter(servers))
     scheduler = first.scheduler.address if hasattr(first, "scheduler") else None
     if scheduler:
-        logger.info("waiting for the scheduler at %s (%s: %s)", scheduler, _PATIENCE, dask.config.get(_PATIENCE))
+        seconds = dask.config.get(_CONNECT_TIMEOUT)
+        logger.info("waiting for the scheduler at %s (%s: %s)", scheduler, _CONNECT_TIMEOUT, seconds)
     while starting := [server for server in servers if server.status is Status.init]:
         try:
             await starting[0]

@@ -45,7 +45,7 @@ def parse_peer(der: bytes | None) -> Peer:
         identity = certificate_identity(certificate)
         check_purpose(certificate)
     except DaskpkiError as error:
-        raise NotTrustedError(f"the other end: {error}", hint="daskpki issues such leaves") from error
+        raise NotTrustedError(f"the other end: {error}", hint="use a certificate that daskpki issued") from error
     ends, issuer = lifetime(certificate).not_after, name_text(certificate.issuer)
     grades = certificate_grades(certificate) if identity.role is Role.CLIENT else frozenset[Grade]()
     return Peer(identity, certificate.serial_number, ends, issuer, grades)

@@ -144,7 +144,7 @@ class PendingConnections:
                 self._close_stream(stream, f"no handshake after waiting {DEADLINE} s for the other end")
         if not _some_are_spare():  # which no accept finds out while nobody dials
             self.thin_out()
-        self._audit.tell_repeated()
+        self._audit.log_repeated()
 
     def _close_longest_idle(self, why: str) -> bool:
         for _ in range(0, len(self._waited), _SEVERAL):

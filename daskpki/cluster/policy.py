@@ -225,7 +225,7 @@ def _why(server: Server, channel: Channel, operation: str, caller: Caller) -> st
     roles = [role.value for role in Role if operation in allowed(server, channel, role, caller.mode)]
     if roles:
         return f"on a {server.value} only {' and '.join(roles)} may call it, and the caller is a {caller.role.value}"
-    return f"it is not in daskpki's table for a {server.value} ({channel.value}), and what is not there is denied"
+    return f"it is not in daskpki's table for a {server.value} ({channel.value}), so it is denied"
 
 
 def _verify_worker_arguments(channel: Channel, operation: str, message: Mapping[str, Any], caller: Caller) -> None:
@@ -242,9 +242,9 @@ def _verify_worker_arguments(channel: Channel, operation: str, message: Mapping[
 def _verify_client_name(name: object, caller: Caller) -> None:
     """Verify that the name is free: a second client of a name would get the first one's results and end its tasks."""
     if not isinstance(name, str) or name.startswith(ops.SCHEDULERS_OWN_CLIENTS):
-        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={shown(name)} is no name for a client")
+        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={shown(name)} is not allowed as a client's name")
     if not caller.may_claim(Channel.CLIENT_STREAM, name):
-        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={shown(name)} is somebody else's")
+        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={shown(name)} is registered by another identity")
 
 
 def _verify_arguments(channel: Channel, operation: str, message: Mapping[str, Any]) -> None:

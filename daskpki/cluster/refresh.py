@@ -110,7 +110,7 @@ def take_newest(manager: TrustManager, source: Source, refused: Refused) -> bool
     taken = False
     while (found := source.trust_after(manager.document, refused)) is not None:
         try:
-            if not manager.offer(found.signed):
+            if not manager.accept_trust(found.signed):
                 break
         except NotTrustedError as error:
             refused(found, error)
@@ -303,7 +303,7 @@ class DialRefresh:
     def _apply(self, signed: Confidential | None) -> None:
         """Put the result of a lookup in force, also if another client of this process began it."""
         if signed is not None:
-            _answers(partial(self._manager.offer, signed), "the newest trust document is not in force")
+            _answers(partial(self._manager.accept_trust, signed), "the newest trust document is not in force")
 
     async def finish(self) -> None:
         """Wait for the lookup, once TLS is up, but no longer than PATIENCE since it began."""

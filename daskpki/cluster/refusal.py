@@ -74,7 +74,7 @@ def reason_at_tls(error: BaseException | None) -> Reason:
 
 
 Refusal = TypeVar("Refusal", bound=BaseException)
-TURNED_AWAY: Final = "daskpki-refused"
+_REFUSAL_FIELD: Final = "daskpki-refused"
 
 
 def turned_away(reason: str) -> dict[str, Any]:
@@ -83,12 +83,12 @@ def turned_away(reason: str) -> dict[str, Any]:
     Our own connector reads the text. Stock Dask decodes the whole message, and its deserializer for failed
     serializations raises TypeError with exactly that text (`serialization_error_loads`).
     """
-    return {TURNED_AWAY: reason, "for-stock-dask": Serialized({"serializer": "error"}, [reason.encode()])}
+    return {_REFUSAL_FIELD: reason, "for-stock-dask": Serialized({"serializer": "error"}, [reason.encode()])}
 
 
 def reason_of(handshake: Any) -> str | None:
     """Return the other side's reason if this frame is a refusal."""
-    if isinstance(handshake, dict) and isinstance(reason := handshake.get(TURNED_AWAY), str):
+    if isinstance(handshake, dict) and isinstance(reason := handshake.get(_REFUSAL_FIELD), str):
         return reason
     return None
 

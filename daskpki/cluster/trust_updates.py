@@ -88,7 +88,7 @@ def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender:
             raise UnavailableError("this process takes no trust documents")
         if not isinstance(signed, bytes):
             raise DaskpkiError("a message for a trust document has none")  # noqa: TRY301 - recorded as well
-        enforcement.manager.offer(Confidential(signed), sender=sender)
+        enforcement.manager.accept_trust(Confidential(signed), sender=sender)
     except DaskpkiError as error:
         enforcement.audit.record(
             REFUSED,
@@ -203,7 +203,7 @@ class TrustManager:
     def _leaf(self) -> bytes:
         return parse_certificates(self.enforcement.pair.certificates.encode(), "our certificate")[0]
 
-    def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
+    def accept_trust(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
         """Put `signed` in force if it is newer than the current document; return True if it is.
 
         Raises NotTrustedError or CorruptError if it is invalid, and then nothing has changed: ForgedError if it claims

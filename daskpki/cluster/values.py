@@ -267,7 +267,7 @@ def misfit(kinds: Mapping[str, str], message: Mapping[str, Any]) -> str | None:
         if argument not in message or (kind.endswith("?") and value is None):
             continue
         if not KINDS[kind.removesuffix("?")](value):
-            return f"{argument}={shown(value)} is no {kind.removesuffix('?')} that is taken here"
+            return f"{argument}={shown(value)} is not a valid {kind.removesuffix('?')}"
     return None
 
 

@@ -164,6 +164,8 @@ RESPONSE_HEADERS: Final = (
     *("Accept-Ranges", "Cache-Control", "Content-Encoding", "Content-Length", "Content-Range", "Content-Type", "ETag"),
     *("Content-Security-Policy", "Last-Modified", "Location", "Referrer-Policy", "Vary", "X-Content-Type-Options"),
 )
+_SWITCH: Final = ("Connection", "Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol")
+"""Headers of an answer that switches to a WebSocket."""
 _TEXT: Final = "text/plain; charset=utf-8"
 _LIMITS: Final = HTTP1ConnectionParameters(max_header_size=1 << 16, header_timeout=60)
 _CHUNK: Final = 1 << 16  # bytes of a WebSocket that are forwarded at once
@@ -286,7 +288,7 @@ class _Relay(HTTPMessageDelegate):
 async def _tunnel(browser: IOStream, switched: tuple[IOStream, HTTPHeaders]) -> None:
     """Forward a WebSocket as bytes, both ways, until one side ends."""
     dashboard, headers = switched
-    lines = [f"{name}: {value}" for name, value in headers.get_all() if name != "Server"]
+    lines = [f"{name}: {value}" for name in _SWITCH for value in headers.get_list(name)]
     await browser.write("\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines, "", ""]).encode("latin-1"))
     await asyncio.gather(_pump(browser, dashboard), _pump(dashboard, browser))
 

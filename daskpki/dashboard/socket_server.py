@@ -3,6 +3,9 @@
 Jupyter has authenticated the user, and compared Host and Origin. The socket is in a folder of mode 0700 (checked here),
 so nobody else reaches it, and no cookie is needed. The path's first part names the scheduler, and only those of this
 user's logins are served: `/daskpki/HOST:PORT/status` in Jupyter is `/HOST:PORT/status` here.
+
+The pages run in Jupyter's origin. Whoever controls the scheduler (with stock code, every client) can act in your
+Jupyter; `daskpki dashboard` uses an origin of its own.
 """
 
 from __future__ import annotations

@@ -386,7 +386,8 @@ def check_root_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
     """Check the CRLs of offline roots, which nodes do not need, but software that checks whole chains does."""
     subject = "CRL of the offline root"
     if len(document.root_crls) < sum(bool(anchor.chain) for anchor in document.authorities):
-        yield warning(subject, "there is none: software that checks every CA of a chain refuses it", SIGN_ROOT)
+        reason = "there is none, so software that checks every CA in a chain refuses the cluster's certificates"
+        yield warning(subject, reason, SIGN_ROOT)
     for header in map(parse_header, document.root_crls):
         end = rfc3339(header.next_update)
         if is_root_crl_due(header, now):

@@ -76,9 +76,9 @@ class Examination:
                 self._store_url = authority.session.store.url
                 self._examine(Cluster(authority))
         except DaskpkiError as failure:  # the store could not be opened
-            if isinstance(failure, NotFoundError) and not self._is_store_given and self._is_colleague():
-                reason = f"{failure}: a person who logged in by a file needs none; an operator checks the cluster's"
-                self._findings.append(note("store", reason, "if you are the operator: --store says where it is"))
+            if isinstance(failure, NotFoundError) and not self._is_store_given and self._logged_in_by_file():
+                reason = f"{failure}; you logged in by a file, so you need none"
+                self._findings.append(note("store", reason, "if you are the operator, name it with --store"))
             else:
                 self._fail("store", failure)
         self._run("logins", self._logins)
@@ -86,7 +86,7 @@ class Examination:
             self._run(address, lambda: examine_scheduler(address, self._trust, self._here))
         return self._findings
 
-    def _is_colleague(self) -> bool:
+    def _logged_in_by_file(self) -> bool:
         """True if the login in use came by a file, so that its owner cannot read the cluster's store."""
         contexts = self._here.contexts
         with suppress(DaskpkiError):  # reported with the logins
@@ -137,7 +137,7 @@ class Examination:
         failure = self._run("store", partial(store.examine_store, cluster))
         if not isinstance(failure, NotFoundError | UnavailableError):
             return CHECKS
-        self._findings.append(note("store", f"so these were not checked: {', '.join(CHECKS)}"))
+        self._findings.append(note("store", f"therefore not checked: {', '.join(CHECKS)}"))
         return {}
 
     def _logins(self) -> Iterator[Finding]:

@@ -169,7 +169,7 @@ def examine_versions(cluster: Cluster) -> Iterator[Finding]:
             if cluster.gsm is not None:  # a local store is unlocked as a whole, old keys or new
                 yield from checks.check_superseded(info.id, versions, cluster.remedy)
     if cluster.passed_over:
-        yield note("versions", f"of {cluster.passed_over} further secrets not checked: {MOST} are checked at a time")
+        yield note("versions", f"not checked for {cluster.passed_over} further secrets: at most {MOST} are checked")
 
 
 def examine_missing(cluster: Cluster) -> Iterator[Finding]:

@@ -148,7 +148,7 @@ def test_a_key_and_a_certificate_that_do_not_belong_together(cluster: Cluster, t
 
 
 def test_another_roles_file_is_refused(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(NotTrustedError, match="is a client, and a worker is to be started"):
+    with pytest.raises(NotTrustedError, match="has the role client, but a worker is to be started"):
         boot_file(write(cluster, "client/alice", tmp_path / "etc"))
 
 

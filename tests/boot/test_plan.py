@@ -142,6 +142,8 @@ def test_a_worker_needs_one_scheduler(argv: list[str], known: tuple[str, ...], s
         ["--dashboard-address", ":8787"],
         ["--dashboard-address=0.0.0.0:8787"],
         ["--dashboard-address", "8787"],
+        ["--dashboard-address", ""],
+        ["--dashboard-address="],
         ["--dashboard-address", "10.0.0.2:8787"],
         ["--dashboard-address", "[::]:8787"],
         ["--dashboard-address", "localhost.example.org:8787"],
@@ -158,7 +160,7 @@ def test_a_worker_may_find_its_scheduler_in_a_file() -> None:
     (program,) = plan("worker", "--", "--scheduler-file", "/shared/s.json", known=("tls://10.0.0.9:8786",))
     assert "tls://" not in words(program)
     assert words(program).endswith("--scheduler-file /shared/s.json")
-    with pytest.raises(UsageError, match="two schedulers: tls://h:8786 by DASKPKI_SCHEDULER and a file"):
+    with pytest.raises(UsageError, match=r"two schedulers: tls://h:8786 .*DASKPKI_SCHEDULER.*, and a file"):
         plan("worker", "--", "--scheduler-file", "/shared/s.json", DASKPKI_SCHEDULER="tls://h")
 
 
@@ -213,19 +215,19 @@ def test_other_arguments_pass(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        ("--a", [("--a", "")]),
+        ("--a", [("--a", None)]),
         ("--a=b", [("--a", "b")]),
         ("--a=b=c", [("--a", "b=c")]),
-        ("--a b", [("--a", ""), ("--a", "b")]),
-        ("--a b=c", [("--a", ""), ("--a", "b=c")]),
-        ("--a -b c", [("--a", ""), ("-b", ""), ("-b", "c")]),
-        ("--a b c", [("--a", ""), ("--a", "b"), ("", "c")]),
+        ("--a b", [("--a", None), ("--a", "b")]),
+        ("--a b=c", [("--a", None), ("--a", "b=c")]),
+        ("--a -b c", [("--a", None), ("-b", None), ("-b", "c")]),
+        ("--a b c", [("--a", None), ("--a", "b"), ("", "c")]),
         ("--a=b c", [("--a", "b"), ("", "c")]),
         ("--a= c", [("--a", ""), ("", "c")]),
-        ("b --a", [("", "b"), ("--a", "")]),
+        ("b --a", [("", "b"), ("--a", None)]),
     ],
 )
-def test_an_option_has_one_value_which_follows_it(arguments: str, found: list[tuple[str, str]]) -> None:
+def test_an_option_has_one_value_which_follows_it(arguments: str, found: list[tuple[str, str | None]]) -> None:
     assert list(pairs(arguments.split())) == found
 
 

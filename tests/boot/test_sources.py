@@ -37,10 +37,10 @@ def test_a_local_store_boots_and_says_what_it_lacks(cluster: Cluster, tmp_path: 
 def test_a_persons_directory_is_told_from_a_machines(directory: Path) -> None:
     """As the shell has it in which somebody has followed the hint of `export client/alice`."""
     environ = plain_environ(DASKPKI_CREDENTIAL_DIR=str(directory / "client"))
-    with pytest.raises(NotFoundError, match="a node takes `scheduler` and `worker` below it") as refusal:
+    with pytest.raises(NotFoundError, match="a node needs subdirectories scheduler and worker") as refusal:
         boot_here(environ, "node")
-    assert "unset DASKPKI_CREDENTIAL_DIR in this shell" in str(refusal.value.hint)
-    with pytest.raises(NotTrustedError, match="is a client, and a scheduler is to be started") as refused:
+    assert "unset it in this shell" in str(refusal.value.hint)
+    with pytest.raises(NotTrustedError, match="has the role client, but a scheduler is to be started") as refused:
         boot_here(environ, "scheduler")
     assert "unset DASKPKI_CREDENTIAL_DIR" in str(refused.value.hint)
 

@@ -114,7 +114,7 @@ def test_a_directory_that_does_not_hold_is_refused(cluster: Cluster, directory: 
 
 
 def test_a_credential_of_another_role_is_refused(directory: Path) -> None:
-    with pytest.raises(NotTrustedError, match="is a client, and a worker is to be started"):
+    with pytest.raises(NotTrustedError, match="has the role client, but a worker is to be started"):
         boot_directory(directory / "client", "worker", "--scheduler", "tls://h")
 
 

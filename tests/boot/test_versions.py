@@ -112,7 +112,7 @@ def test_a_pinned_node_never_fetches_another_credential(cloud: Cloud, generation
 
 @pytest.mark.parametrize("text", ["0", "-1", "latest", "01", "1,2", "worker=", "scheduler=1", "99999999999"])
 def test_what_is_no_version_of_a_worker(text: str) -> None:
-    with pytest.raises(UsageError, match=r"does not say one version's number for each of worker"):
+    with pytest.raises(UsageError, match=r"must give one number for each role that it names \(worker\)"):
         parse_settings(parse_arguments([*WORKER, f"--version={text}", *RUN]), {})
 
 

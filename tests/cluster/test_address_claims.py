@@ -218,7 +218,7 @@ def test_what_a_revoked_worker_left_goes_with_it(tmp_path: Path) -> None:
             comm, welcome = await say(scheduler, here.stock(here.thief), message)
             assert welcome["status"] == "OK"
             here.authority.revoke(here.thief)
-            assert here.manager.offer(here.authority.signed(here.authority.document()))
+            assert here.manager.accept_trust(here.authority.signed(here.authority.document()))
             await ended(comm)
             await only_the_honest_one_works(here, scheduler)
             assert "thief" not in scheduler.aliases

@@ -36,7 +36,7 @@ def test_a_certificate_shows_once_an_hour_and_each_connection_at_debug(
     )
     for seconds in (0, 1, 3599, 1):
         clock[0] += seconds
-        ours.meet(Peer(alice.identity, alice.serial, 0, ""), "tls://10.0.0.7:1234")
+        ours.record_admitted(Peer(alice.identity, alice.serial, 0, ""), "tls://10.0.0.7:1234")
     assert [record.levelname for record in caplog.records] == ["INFO", "DEBUG", "INFO", "DEBUG"]
     assert ours.audit.counts[CONNECTED] == 4
     line = json.loads(caplog.records[0].getMessage())
@@ -49,7 +49,7 @@ def test_a_persons_program_is_not_told_of_what_is_as_it_should_be(
     alice, scheduler = authority.leaf(Role.CLIENT, "alice"), authority.leaf(Role.SCHEDULER)
     ours = client_security(alice.credential, authority.document()).enforcement(Role.CLIENT)
     caplog.set_level(logging.DEBUG, "distributed.daskpki.audit")
-    ours.meet(Peer(scheduler.identity, scheduler.serial, 0, ""), "tls://10.0.0.2:8786")
+    ours.record_admitted(Peer(scheduler.identity, scheduler.serial, 0, ""), "tls://10.0.0.2:8786")
     ours.audit.record(TURNED_AWAY, address="tls://10.0.0.3:8786", detail="a worker that poses as the scheduler")
     assert [record.levelname for record in caplog.records] == ["DEBUG", "WARNING"]
 
@@ -101,10 +101,10 @@ def test_refusals_that_repeat_are_told_once_a_minute(caplog: pytest.LogCaptureFi
     audit.record(CONNECTED, peer="spiffe://c/worker/w")
     assert told() == ["revoked", "revoked", "", ""]
     clock[0] += 59
-    audit.tell_repeated()
+    audit.log_repeated()
     assert told() == []
     clock[0] += 1
-    audit.tell_repeated()
+    audit.log_repeated()
     assert told() == ["revoked (49 more within a minute)"]
     audit.record(TURNED_AWAY, address="tls://10.0.0.3:1", detail="revoked")
     assert told() == ["revoked"]
@@ -120,7 +120,7 @@ def test_refusals_of_many_kinds_are_bounded_too(caplog: pytest.LogCaptureFixture
         audit.record(TURNED_AWAY, address=f"tls://10.0.{number // 256}.{number % 256}:1", detail="no TLS")
     assert len(caplog.records) == 257
     clock[0] += 60
-    audit.tell_repeated()
+    audit.log_repeated()
     assert json.loads(caplog.records[-1].getMessage())["detail"] == "others (9743 more within a minute)"
 
 

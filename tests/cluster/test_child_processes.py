@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from daskpki.boot.memfd import MemoryFiles
-from daskpki.cluster.child_processes import parent_source
+from daskpki.cluster.child_processes import ChildHandover, parent_source
 from daskpki.cluster.refresh import Poller
 from daskpki.cluster.security import NodeSecurity
 from daskpki.cluster.trust_updates import TrustManager
@@ -53,7 +54,7 @@ def test_a_worker_process_follows_its_parent(own: Authority, parent: NodeSecurit
     poller = Poller(child.manager, parent_source(path), share=0)
     for _change in range(3):
         document, leaf = own.document(), own.leaf(Role.WORKER)
-        parent.manager.offer(own.signed(document))
+        parent.manager.accept_trust(own.signed(document))
         parent.manager.renew(leaf.pair)
         assert parent.hand_to_children() == path
         assert poller.poll()
@@ -79,3 +80,33 @@ def test_without_its_parent_nothing_changes(own: Authority, parent: NodeSecurity
         source.credential(before)
     assert not Poller(TrustManager(enforcement, own.document()), source, share=0).poll()
     assert enforcement.pair is before
+
+
+def test_forty_trust_documents_after_a_renewal_leave_its_credential_readable(
+    own: Authority, parent: NodeSecurity
+) -> None:
+    path, leaf = parent.hand_to_children(), own.leaf(Role.WORKER)
+    parent.manager.renew(leaf.pair)
+    for _change in range(40):
+        parent.manager.accept_trust(own.signed(own.document()))
+    restarted = NodeSecurity(load_handover(path))
+    assert restarted.enforcement(Role.WORKER).pair == leaf.pair
+    assert restarted.manager.document.epoch == parent.manager.document.epoch
+
+
+def test_a_trust_document_and_a_credential_that_come_at_once_are_both_kept(
+    own: Authority, parent: NodeSecurity
+) -> None:
+    """One comes in the event loop, the other in a poll's thread: without a lock, one of 200 rounds loses one."""
+    kept, pairs = ChildHandover(parent.handover), [own.leaf(Role.WORKER).pair for _ in range(2)]
+    enforcement, documents = parent.enforcement(Role.WORKER), [own.document() for _ in range(2)]
+    managers = [TrustManager(enforcement, document, own.signed(document)) for document in documents]
+    with ThreadPoolExecutor(2) as threads:
+        for number in range(200):
+            pair, manager = pairs[number % 2], managers[number % 2]
+            for done in [threads.submit(kept.take_credential, pair), threads.submit(kept.take_trust, manager)]:
+                done.result()
+            newest = load_handover(kept.path)
+            assert manager.signed is not None
+            assert Path(newest.cert).read_text() == pair.certificates
+            assert Path(newest.trust).read_bytes() == manager.signed.reveal()

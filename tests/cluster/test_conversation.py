@@ -88,7 +88,7 @@ class TestNamesThatAreTaken:
         registrations = Registrations()
         owner = on_scheduler(peer(by, "owner"), registrations=registrations)
         owner.check_inbound_call(registration)
-        with pytest.raises(OperationRefusedError, match=r"not the caller's own|somebody else's"):
+        with pytest.raises(OperationRefusedError, match=r"not the caller's own|registered by another"):
             on_scheduler(peer(Role.WORKER), registrations=registrations).check_inbound_call(registration)
         again = on_scheduler(
             peer(by, "owner"), registrations=registrations
@@ -135,6 +135,17 @@ def test_a_client_speaks_for_itself_and_fires_and_forgets(role: Role) -> None:
     ):
         with pytest.raises(OperationRefusedError, match=r"=.* is not the sender"):
             conversation.check_inbound_stream(message)
+
+
+@pytest.mark.parametrize("server", Server)
+def test_only_a_worker_takes_the_receipt_of_data(server: Server) -> None:
+    """Dask's other servers raise a TypeError for a call that is a text."""
+    conversation = Conversation(peer(Role.SCHEDULER).identity, peer(Role.WORKER), LIMITED, server=server)
+    if server is Server.WORKER:
+        conversation.check_inbound_call("OK")
+        return
+    with pytest.raises(OperationRefusedError, match="a call is a dict"):
+        conversation.check_inbound_call("OK")
 
 
 def test_the_thousandth_registration_costs_no_more_than_the_first() -> None:

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import pytest
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
+from tornado.iostream import IOStream
 
 from daskpki.cluster.audit import EXPIRED, REVOKED
+from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.peer import trust_of
+from daskpki.cluster.peer import Peer, trust_of
 from daskpki.cluster.refresh import NullSource, Poller
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.trust_updates import TrustManager
@@ -72,7 +74,7 @@ class Site:
         return time.time() + self.ahead
 
     def publish(self) -> None:
-        assert self.manager.offer(self.authority.signed(self.authority.document()))
+        assert self.manager.accept_trust(self.authority.signed(self.authority.document()))
 
     def details(self, kind: str) -> list[str]:
         rows = [event for event in self.enforcement.audit.latest if event.kind == kind]
@@ -161,6 +163,70 @@ def test_a_rollover_leaves_live_connections() -> None:
     asyncio.run(scenario())
 
 
+# --- what happens at the same time ---------------------------------------------------------------------------------
+
+
+class Ending(PkiTLS):
+    """A connection that the event loop ends right after another thread has looked at its stream."""
+
+    def __init__(self, stream: IOStream) -> None:
+        self._found: IOStream | None = stream
+
+    @property
+    def stream(self) -> IOStream | None:
+        found, self._found = self._found, None
+        return found
+
+    @stream.setter
+    def stream(self, stream: IOStream | None) -> None:
+        self._found = stream
+
+
+def test_a_connection_that_ends_while_a_thread_cuts_it_stops_no_poll() -> None:
+    async def scenario() -> bool:
+        near, far = socket.socketpair()
+        with far, contextlib.closing(IOStream(near)) as stream:
+            comm = Ending(stream)
+            await asyncio.to_thread(comm.abort_soon)
+            await asyncio.sleep(0)  # the event loop's turn, in which it aborts
+            return comm.closed()
+
+    assert asyncio.run(scenario())
+
+
+def revoke(site: Site, alice: Leaf) -> None:
+    site.authority.revoke(alice)
+
+
+def replace_authority(site: Site, _alice: Leaf) -> None:
+    site.authority.replace_authority()
+
+
+@pytest.mark.parametrize("change", [revoke, replace_authority])
+def test_a_certificate_that_is_revoked_while_it_is_admitted_does_not_stay(
+    change: Callable[[Site, Leaf], None], tmp_path: Path
+) -> None:
+    site = Site()
+    alice = site.authority.leaf(Role.CLIENT, "alice")
+    context, admit = shown(site, alice, tmp_path), site.enforcement.admit
+
+    def admit_then_revoke(certificate: bytes | None, roles: frozenset[Role]) -> Peer:
+        peer = admit(certificate, roles)
+        change(site, alice)
+        site.publish()
+        return peer
+
+    async def scenario() -> None:
+        async with site.running() as scheduler:
+            site.enforcement.admit = admit_then_revoke  # type: ignore[method-assign]
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(visit, scheduler.address, context)
+            assert site.details(REVOKED) == ["its certificate was revoked, or its CA dropped, as it connected"]
+            assert site.enforcement.connections() == {}
+
+    asyncio.run(scenario())
+
+
 # --- sessions that are resumed -------------------------------------------------------------------------------------
 
 
@@ -203,10 +269,6 @@ def give_tickets(site: Site) -> None:
     """What our listeners never do."""
     served = site.enforcement.server_context()
     served.num_tickets, served.options = 1, served.options & ~ssl.OP_NO_TICKET
-
-
-def revoke(site: Site, alice: Leaf) -> None:
-    site.authority.revoke(alice)
 
 
 def finish(site: Site, _alice: Leaf) -> None:

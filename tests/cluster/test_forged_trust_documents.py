@@ -94,16 +94,16 @@ def test_each_certificate_has_its_own_limit_and_the_own_source_none(own: Authori
     mallory, alice = peer(own.leaf(Role.CLIENT, "mallory")), peer(own.leaf(Role.CLIENT, "alice"))
     for _ in range(PER_MINUTE):
         with pytest.raises(NotTrustedError):
-            manager.offer(unknown(), sender=mallory)
+            manager.accept_trust(unknown(), sender=mallory)
     newest = own.signed(own.document())
     with pytest.raises(TooManyRefusedError, match="client/mallory"):
-        manager.offer(newest, sender=mallory)
+        manager.accept_trust(newest, sender=mallory)
     with pytest.raises(NotTrustedError):
-        manager.offer(unknown())
-    assert manager.offer(newest, sender=alice)
-    assert manager.offer(own.signed(own.document()))
+        manager.accept_trust(unknown())
+    assert manager.accept_trust(newest, sender=alice)
+    assert manager.accept_trust(own.signed(own.document()))
     hands[0] = 60.0
-    assert manager.offer(own.signed(own.document()), sender=mallory)
+    assert manager.accept_trust(own.signed(own.document()), sender=mallory)
 
 
 def test_what_is_counted_of_senders_is_bounded(own: Authority) -> None:
@@ -111,19 +111,19 @@ def test_what_is_counted_of_senders_is_bounded(own: Authority) -> None:
     leaf, refused = own.leaf(Role.CLIENT, "many"), unknown()
     for serial in range(1100):
         with pytest.raises(NotTrustedError):
-            manager.offer(refused, sender=Peer(leaf.identity, serial, 2**40, "some CA"))
+            manager.accept_trust(refused, sender=Peer(leaf.identity, serial, 2**40, "some CA"))
     assert len(manager._refusals._moments) == 1000
 
 
 def test_forged_is_what_claims_to_be_of_a_ca_that_holds_here(own: Authority) -> None:
     manager = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
     with pytest.raises(ForgedError):
-        manager.offer(forged())
+        manager.accept_trust(forged())
     future = own.document()
     honest = [unknown(), own.signed(future._replace(issued_at=future.issued_at + 86_400))]
     for signed in honest:
         with pytest.raises(NotTrustedError) as refusal:
-            manager.offer(signed)
+            manager.accept_trust(signed)
         assert not isinstance(refusal.value, ForgedError)
 
 
@@ -246,17 +246,17 @@ def test_more_connections_bring_no_more_answers(own: Authority) -> None:
     mallory = peer(own.leaf(Role.CLIENT, "mallory"))
     for _ in range(PER_MINUTE):
         with pytest.raises(NotTrustedError):
-            manager.offer(unknown(), sender=mallory)
+            manager.accept_trust(unknown(), sender=mallory)
 
     def wait() -> float:
         with pytest.raises(TooManyRefusedError) as refused:
-            manager.offer(Confidential(b"not even looked at"), sender=mallory)
+            manager.accept_trust(Confidential(b"not even looked at"), sender=mallory)
         return refused.value.wait
 
     assert [wait() for _ in range(300)] == pytest.approx([number / 10 for number in range(1, 301)])
     hands[0] = 30.1
     assert wait() == pytest.approx(0.1)
-    assert manager.offer(own.signed(own.document()), sender=peer(own.leaf(Role.CLIENT, "alice")))
+    assert manager.accept_trust(own.signed(own.document()), sender=peer(own.leaf(Role.CLIENT, "alice")))
 
 
 def test_a_flood_on_one_connection_leaves_the_loop_to_others(own: Authority, tmp_path: Path) -> None:

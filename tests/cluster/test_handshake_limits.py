@@ -298,9 +298,9 @@ def test_without_descriptors_a_trust_document_is_put_off_and_not_refused(authori
     before, peer = manager.document, parse_peer(sender.credential.leaf)
     for _ in range(11):
         with descriptors(but_for(0)), pytest.raises(UnavailableError, match="cannot be loaded now"):
-            manager.offer(authority.signed(newest), sender=peer)
+            manager.accept_trust(authority.signed(newest), sender=peer)
     assert manager.document == before
-    assert manager.offer(authority.signed(newest), sender=peer)
+    assert manager.accept_trust(authority.signed(newest), sender=peer)
     assert manager.document == newest
 
 

@@ -135,8 +135,8 @@ def test_nobody_takes_over_a_client(authority: Authority, limited: Cluster, thie
     security = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
     with Client(limited.address, security=security, set_as_default=False) as client:
         future = client.submit(sum, [1, 2], pure=False)
-        assert "is somebody else's" in take_over(limited, thief, client.id)["error"]
-        assert "is no name for a client" in take_over(limited, thief, "fire-and-forget")["error"]
+        assert "is registered by another identity" in take_over(limited, thief, client.id)["error"]
+        assert "is not allowed as a client's name" in take_over(limited, thief, "fire-and-forget")["error"]
         assert future.result(timeout=30) == 3
 
 

@@ -150,9 +150,9 @@ def test_a_worker_speaks_for_itself(message: dict[str, Any], mode: WorkerClients
         ),
         ({"op": "register-worker", "address": OWN, "nanny": ANOTHERS}, "nanny='tls://10.0.0.2:40000' is not the"),
         ({"op": "register-worker", "address": OWN, "nanny": "tls://localhost:1"}, "nanny='tls://localhost:1' is not"),
-        ({"op": "register-worker", "address": OWN, "nanny": 7}, "nanny=7 is no text"),
+        ({"op": "register-worker", "address": OWN, "nanny": 7}, "nanny=7 is not a valid text"),
         ({"op": "shuffle_get", "id": "i", "worker": ANOTHERS}, "is not the caller's own address"),
-        ({"op": "heartbeat_worker", "address": [OWN]}, "address=a list of 1 is no text"),
+        ({"op": "heartbeat_worker", "address": [OWN]}, "address=a list of 1 is not a valid text"),
         ({"op": "identity", "surprise": 1}, "may not give the argument 'surprise'"),
         ({"op": "run_function"}, "act as a client"),
         ({"op": "run"}, "not in daskpki's table for a Scheduler"),
@@ -230,12 +230,12 @@ def test_a_client_registers_by_a_name_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Client-2", "is somebody else's"),
-        ("fire-and-forget", "is no name for a client"),
-        ("queue-q", "is no name for a client"),
-        ("variable-v", "is no name for a client"),
-        (None, "is no name for a client"),
-        (["Client-1"], "is no name for a client"),
+        ("Client-2", "is registered by another identity"),
+        ("fire-and-forget", "is not allowed as a client's name"),
+        ("queue-q", "is not allowed as a client's name"),
+        ("variable-v", "is not allowed as a client's name"),
+        (None, "is not allowed as a client's name"),
+        (["Client-1"], "is not allowed as a client's name"),
     ],
 )
 def test_a_client_registers_by_no_name_of_anothers(caller: Caller, name: Any, reason: str) -> None:
@@ -257,7 +257,7 @@ def test_a_workers_client_follows_no_other_topic(operation: str) -> None:
     message = {"op": operation, "topic": "all"}
     with pytest.raises(OperationRefusedError, match="does not follow 'all'"):
         verify_call(Server.SCHEDULER, CLIENT_STREAM, message, worker())
-    with pytest.raises(OperationRefusedError, match="topic=a dict of 0 is no text"):
+    with pytest.raises(OperationRefusedError, match="topic=a dict of 0 is not a valid text"):
         verify_call(Server.SCHEDULER, CLIENT_STREAM, message | {"topic": {}}, worker())
     verify_call(Server.SCHEDULER, CLIENT_STREAM, message, worker(ALLOW))
 

@@ -113,7 +113,7 @@ def test_what_a_scheduler_pushed_is_kept_for_the_next_program(own: Authority, di
     scheduler, signed = revoke_scheduler(own)
     manager = first.enforcement(Role.CLIENT).manager
     assert manager is not None
-    assert manager.offer(signed)
+    assert manager.accept_trust(signed)
     with pytest.raises(OSError, match="is revoked"):
         connect(own, daskpki.security(), scheduler)
     (kept,) = (directory.parent / "home" / "trust").iterdir()
@@ -125,7 +125,7 @@ def test_what_was_kept_and_does_not_hold_is_not_used(
 ) -> None:
     manager = daskpki.security().enforcement(Role.CLIENT).manager
     assert manager is not None
-    assert manager.offer(own.signed(own.document()))
+    assert manager.accept_trust(own.signed(own.document()))
     (kept,) = (directory.parent / "home" / "trust").iterdir()
     stranger = Authority()
     kept.write_bytes(stranger.signed(stranger.document()._replace(epoch=1000)).reveal())

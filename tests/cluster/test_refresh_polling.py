@@ -185,7 +185,7 @@ def test_after_a_push_the_next_look_that_is_answered_asks_for_a_credential(
     shelves.add(TRUST, authority.signed(held))
     shelves.add(TRUST, authority.signed(pushed := authority.document()))
     shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(renewed.credential, 1))
-    assert manager.offer(authority.signed(pushed))
+    assert manager.accept_trust(authority.signed(pushed))
     shelves.answers = 0
     assert not poller.poll()
     assert enforcement.pair == leaf.pair

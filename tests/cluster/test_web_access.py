@@ -1,4 +1,4 @@
-"""The door before a live scheduler's and worker's pages: who is let in, to what, and for how long."""
+"""The guard before a live scheduler's and worker's pages: who is let in, to what, and for how long."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ def test_the_pages_and_their_policy(authority: Authority) -> None:
             assert "dask_scheduler_workers" in metrics
             assert "daskpki_trust_epoch" in metrics
             assert (await browser.ask("/../daskpki.py")).status == 404
-            assert (await browser.ask("/status", Origin="https://evil.example")).status == 403
+            for origin in ("https://evil.example", "http://[::1"):
+                assert (await browser.ask("/status", Origin=origin)).status == 403
             assert (await browser.ask("/sitemap.json")).status == 404
 
     asyncio.run(scenario())
@@ -184,7 +185,7 @@ def test_off_is_off_save_for_health(authority: Authority) -> None:
     assert asyncio.run(scenario()) == [200, 404, 404, 404, 404, 404]
 
 
-def test_a_server_without_the_door_does_not_start(authority: Authority) -> None:
+def test_a_server_without_the_guard_does_not_start(authority: Authority) -> None:
     async def scenario() -> None:
         async with scheduler(authority, Dashboard.LOOPBACK) as (running, _):
             verify_guarded(running)
@@ -390,7 +391,27 @@ def test_a_certificate_that_ends_ends_the_visit(tmp_path: Path) -> None:
     assert asyncio.run(scenario()) == [200, 403]
 
 
-def test_a_workers_pages_are_behind_the_door_too(authority: Authority, tmp_path: Path) -> None:
+def test_a_visitor_whose_certificate_ended_keeps_the_pages_from_nobody(tmp_path: Path) -> None:
+    authority = Authority()
+    alice = visitor(authority, authority.leaf(Role.CLIENT, "alice", ttl=3600), tmp_path / "a")
+    bob = visitor(authority, authority.leaf(Role.CLIENT, "bob"), tmp_path / "b")
+
+    async def scenario() -> list[int]:
+        async with (
+            scheduler(authority, Dashboard.MTLS) as (running, port),
+            connected(port, alice) as hers,
+            connected(port, bob) as his,
+        ):
+            assert (await hers.ask("/daskpki")).status == 200
+            mine = ours(running)
+            now = mine.now
+            mine.now = lambda: now() + timedelta(hours=2).total_seconds()
+            return [(await his.ask(path)).status for path in ("/daskpki", "/daskpki.json", "/metrics")]
+
+    assert asyncio.run(scenario()) == [200, 200, 200]
+
+
+def test_a_workers_pages_are_behind_the_guard_too(authority: Authority, tmp_path: Path) -> None:
     alice = visitor(authority, authority.leaf(Role.CLIENT, "alice"), tmp_path)
     security = PkiSecurity({Role.WORKER: enforcement(authority, Role.WORKER, Dashboard.MTLS)})
 

@@ -86,7 +86,7 @@ def test_addresses_of_this_machine() -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "CONNECT", "get", "BREW"])
 @pytest.mark.parametrize("dashboard", list(Dashboard))
 def test_nothing_is_written_over_http(method: str, dashboard: Dashboard) -> None:
-    with pytest.raises(PolicyError, match="only show"):
+    with pytest.raises(PolicyError, match="these pages are read-only"):
         verify_visit(LOCAL._replace(method=method), dashboard)
 
 
@@ -238,3 +238,8 @@ def test_labels_with_quotes_and_newlines_are_one_label() -> None:
     ]
     assert states == ['active"} 1\nfaked_metric 1\\']
     assert "faked_metric" not in [metric.name for metric in measured('"} 1\nfaked_metric 1\\')]
+
+
+def test_the_page_tells_what_tasks_may_do_in_mode_limited() -> None:
+    shown = page(snapshot(mode="limited"), [])
+    assert "tasks may use queues, variables, locks and events, but may not submit work" in shown

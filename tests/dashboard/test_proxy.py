@@ -250,6 +250,35 @@ def test_a_worker_that_answers_in_the_dashboards_place_is_refused(authority: Aut
     asyncio.run(scenario())
 
 
+async def answer_as_a_thief(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Switch to a WebSocket, with a cookie for every server of 127.0.0.1."""
+    await reader.readuntil(b"\r\n\r\n")
+    lines = ["HTTP/1.1 101 Switching Protocols", "Server: thief", "Set-Cookie: _xsrf=known", "Connection: Upgrade"]
+    lines += ["Upgrade: websocket", "sec-websocket-accept: x", "Refresh: 0;url=https://evil.example", "", ""]
+    writer.write("\r\n".join(lines).encode())
+    await writer.drain()
+    writer.close()
+
+
+def test_a_compromised_scheduler_sets_no_cookie_by_a_websocket(authority: Authority, tmp_path: Path) -> None:
+    async def scenario() -> str:
+        files = authority.files(authority.leaf(Role.SCHEDULER), tmp_path)
+        stolen = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        stolen.load_cert_chain(files.cert, files.key)
+        async with scheduler(authority) as running:
+            server = await asyncio.start_server(answer_as_a_thief, "127.0.0.1", 0, ssl=stolen)
+            async with server:
+                place = Location("127.0.0.1", server.sockets[0].getsockname()[1])
+                upstream = running.upstream(authority.leaf(Role.CLIENT, "alice"), place)
+                async with proxy(upstream) as through, connected(through.port) as browser:
+                    origin = f"http://127.0.0.1:{through.port}"
+                    answer = await browser.ask("/eventstream", Cookie=through.cookie(), Origin=origin, **UPGRADE)
+                    return answer.headers
+
+    _status, *headers = asyncio.run(scenario()).strip().lower().splitlines()
+    assert sorted(headers) == ["connection: upgrade", "sec-websocket-accept: x", "upgrade: websocket"]
+
+
 @pytest.mark.parametrize("text", ["", "host", "host:", ":1", "host:0", "host:65536", "a@b:1", "host:1/x", "[::1:1"])
 def test_a_dashboards_address_is_host_and_port(text: str) -> None:
     with pytest.raises(UsageError, match="is not HOST:PORT"):

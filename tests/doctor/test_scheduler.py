@@ -9,7 +9,7 @@ import pytest
 
 from daskpki.credentials.sources import Environment, this_process
 from daskpki.doctor.checks import Finding
-from daskpki.doctor.scheduler import Answer, ask_page, dial, examine_scheduler, stranger
+from daskpki.doctor.scheduler import Answer, Page, ask_page, check_page, dial, examine_scheduler, stranger
 from daskpki.pki.trust_document import parse_trust
 from tests.support.boot_cloud import plain_environ
 from tests.support.booted import running
@@ -117,3 +117,18 @@ def test_a_dashboard_is_recognised_by_its_answer() -> None:
     with listening(lambda connection: connection.sendall(b"something else")) as port:
         assert ask_page("127.0.0.1", port).status is None
     assert ask_page("127.0.0.1", free_port()).status is None
+
+
+def test_a_dashboard_that_refuses_strangers_is_in_order() -> None:
+    """As daskpki's own on another machine's port that is open; on this machine it answers to the Host localhost."""
+    asked = []
+
+    def page(connection: socket.socket) -> None:
+        asked.append(connection.recv(100))
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+    with listening(page) as port:
+        status = ask_page("127.0.0.1", port).status
+    assert b"\r\nHost: localhost\r\n" in asked[0]
+    assert check_page("10.0.0.2", 8787, Page(status, loopback=False)).severity == "ok"
+    assert check_page("10.0.0.2", 8787, Page("HTTP/1.1 200 OK", loopback=False)).severity == "error"

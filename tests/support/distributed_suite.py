@@ -53,7 +53,7 @@ def adopt(server: Any) -> Enforcement | None:
 def seal_server(scheduler: Any) -> None:
     enforcement = scheduler.security.enforcement(Role.SCHEDULER)
     if POOL:
-        Seal(scheduler, enforcement, pool_of_this_loop()).close()
+        Seal(scheduler, enforcement, pool_of_this_loop()).install()
     else:
         seal(scheduler, enforcement, LIMITS, None)
 

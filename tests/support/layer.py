@@ -25,6 +25,6 @@ def dask_setup(scheduler: Any) -> None:
             helpers = Helpers(Limits())
             helpers.begin()
             accept_checked_graphs()
-            Seal(scheduler, enforcement, helpers).close()
+            Seal(scheduler, enforcement, helpers).install()
         case "hook":
             audit_hook.install()

@@ -42,7 +42,7 @@ def install() -> None:
 
 @contextmanager
 def unpickling_for_an_admin() -> Iterator[None]:
-    """Let the current asyncio task, and no other, unpickle a message of an admin's certificate."""
+    """Let the current asyncio task, and the tasks that it starts, unpickle a message of an admin's certificate."""
     token = _for_an_admin.set(True)
     try:
         yield

@@ -240,7 +240,7 @@ class Helpers:
         """Give a file to each later helper of an identity; HelperFailedError if its files are too large."""
         files = self._uploads[identity] | {filename: frames}
         if sum(sum(map(len, each)) for each in files.values()) > _UPLOADED:
-            raise HelperFailedError(f"what was uploaded with {filename[:100]!r} is more than {_UPLOADED >> 20} MiB")
+            raise HelperFailedError(f"the uploaded files, {filename[:100]!r} included, exceed {_UPLOADED >> 20} MiB")
         self._uploads[identity] = files
         async with self._turns[identity]:
             self._drop(identity)
@@ -314,6 +314,6 @@ def _in_words(error: BaseException, limits: Limits) -> str:
     if isinstance(error, TimeoutError):
         return f"the helper that opens this client's graphs did not answer within {limits.seconds} s"
     return (
-        f"the helper that opens this client's graphs died; it may take {limits.memory} MiB of memory, open no sockets "
-        "and files but Python's modules, and start no processes"
+        f"the helper that opens this client's graphs died; its limits: {limits.memory} MiB of memory, no sockets, "
+        "no new processes, no files but Python's modules"
     )

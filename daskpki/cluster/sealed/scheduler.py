@@ -65,7 +65,7 @@ class Seal:
         self.refusals = 0
         self._task_to_msg = scheduler._task_to_msg  # noqa: SLF001 - Dask's own
 
-    def close(self) -> None:
+    def install(self) -> None:
         """Replace the handlers and methods that would open a pickle."""
         scheduler = self._scheduler
         scheduler.stream_handlers["update-graph"] = self.update_graph
@@ -270,7 +270,7 @@ def seal(scheduler: Any, enforcement: Enforcement, limits: str | None, user: str
     except BaseException:
         helpers.end()
         raise
-    sealed.close()
+    sealed.install()
     enforcement.measure_seal = sealed.measures
     logger.info("sealed: clients' graphs are opened by helpers, %s", helpers.limits)
     return sealed

@@ -30,7 +30,6 @@ from functools import partial
 from http import HTTPStatus
 from ssl import SSLContext
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import dask
@@ -148,9 +147,10 @@ def verify_visit(visit: Visit, dashboard: Dashboard, named: Collection[str] = ()
             way_out = f"ask for 127.0.0.1 or localhost, or {_NAME_IT}"
             raise PolicyError(f"Host {visit.host!r} is not this machine's own name", hint=way_out)
     if visit.method not in READING:
-        raise PolicyError(f"{visit.method} is refused: these pages only show")
-    if visit.origin is not None and urlsplit(visit.origin).netloc not in {visit.host, *named}:
-        raise PolicyError(f"the page at {visit.origin} may not read these: they are at {visit.host}", hint=_NAME_IT)
+        raise PolicyError(f"{visit.method} is refused: these pages are read-only")
+    if visit.origin is not None and visit.origin.partition("://")[2] not in {visit.host, *named}:
+        reason = f"a page of {visit.origin} may not read these pages, which are at {visit.host}"
+        raise PolicyError(reason, hint=_NAME_IT)
 
 
 def is_local_name(host: str) -> bool:
@@ -174,7 +174,7 @@ class HttpGuard(Router):
         self._http_server = server.http_server
         self._dask = server.http_application
         self._loop = IOLoop.current()
-        self._visitors: WeakKeyDictionary[IOStream, float] = WeakKeyDictionary()
+        self._visitors: WeakKeyDictionary[IOStream, Contact] = WeakKeyDictionary()
         look = partial(take, enforcement, kind.value)
         self._pending = PendingConnections(enforcement.audit)
         self._ours = Application(page.routes(lambda: look(self.visitors()), server, kind))
@@ -235,18 +235,16 @@ class HttpGuard(Router):
                 stream.close()
 
     def visitors(self) -> Iterator[Contact]:
-        """Yield the visitors of the pages under mutual TLS."""
-        for stream, since in list(self._visitors.items()):
-            if not stream.closed():
-                yield Contact(self._peer(stream), _peer_address(stream), since, "dashboard")
+        """Return the visitors of the pages under mutual TLS, also those whose certificates ended since they came."""
+        return (contact for stream, contact in list(self._visitors.items()) if not stream.closed())
 
     def _admit(self, request: HTTPServerRequest) -> None:
         stream = _stream(request)
         if self._dashboard is Dashboard.MTLS:
             peer = self._peer(stream)
             if stream not in self._visitors:
-                self._visitors[stream] = self._enforcement.now()
-                self._enforcement.meet(peer, _peer_address(stream), "dashboard")
+                self._visitors[stream] = Contact(peer, _peer_address(stream), self._enforcement.now(), "dashboard")
+                self._enforcement.record_admitted(peer, _peer_address(stream), "dashboard")
         verify_visit(
             Visit(str(request.method), _peer_address(stream), request.host, request.headers.get("Origin")),
             self._dashboard,
@@ -265,7 +263,7 @@ class HttpGuard(Router):
         return self._ours.get_handler_delegate(request, page.Refusal, {"status": status, "reason": reason})
 
 
-def stand_before(server: Any, kind: Server, enforcement: Enforcement) -> None:
+def install_guard(server: Any, kind: Server, enforcement: Enforcement) -> None:
     """Put a guard before the server's pages: now, or once it serves them (a worker, a little later)."""
     if http_server := getattr(server, "http_server", None):
         if not isinstance(http_server.request_callback, HttpGuard):  # a scheduler with several addresses
@@ -273,11 +271,11 @@ def stand_before(server: Any, kind: Server, enforcement: Enforcement) -> None:
         return
     start = server.start_http_server
 
-    def start_behind_door(*args: Any, **kwargs: Any) -> None:
+    def start_guarded(*args: Any, **kwargs: Any) -> None:
         start(*args, **kwargs)
         HttpGuard(enforcement, server, kind)
 
-    server.start_http_server = start_behind_door
+    server.start_http_server = start_guarded
 
 
 def verify_guarded(server: Any) -> None:

@@ -111,7 +111,7 @@ def transport_error(error: Exception) -> DaskpkiError:
     if _PROXY_LOGIN.search(str(error)):
         return AccessDeniedError(
             "no access token: the proxy wants a login (407)",
-            hint="set https_proxy=http://USER:PASSWORD@HOST:PORT; no_proxy lists the hosts to reach without it",
+            hint="https_proxy=http://USER:PASSWORD@HOST:PORT sets proxy and login; hosts in no_proxy bypass it",
         )
     return UnavailableError(f"no access token: no complete answer ({_kind(error)})", hint=_NETWORK)
 

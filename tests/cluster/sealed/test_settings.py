@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from daskpki import cluster_security
-from daskpki.boot.options import parse_arguments
+from daskpki.boot.options import OPTIONS, parse_arguments
 from daskpki.boot.settings import Settings, parse_settings
+from daskpki.cluster.sealed.helper_pool import Limits
 from daskpki.errors import UsageError
 from daskpki.handover import SEALED, STOCK
 from tests.support.paths import ROOT
@@ -25,6 +26,12 @@ def test_stock_is_the_default_and_sealed_one_word_away() -> None:
     assert boot(DASKPKI_SCHEDULER_CODE="sealed", DASKPKI_HELPER_LIMITS="helpers=2").helper_limits == "helpers=2"
     with pytest.raises(UsageError, match="'shut' is none of stock, sealed"):
         boot("--scheduler-code", "shut")
+
+
+def test_the_help_shows_the_default_limits() -> None:
+    (option,) = (option for option in OPTIONS if option.name == "helper-limits")
+    limits = ",".join(f"{name}={limit}" for name, limit in Limits()._asdict().items())
+    assert option.meaning.endswith(f" [{limits}]")
 
 
 def test_a_scheduler_in_your_own_process_cannot_be_sealed() -> None:

@@ -55,6 +55,7 @@ def start(directory: Path, port: int) -> Iterator[Start]:
 @contextmanager
 def _running(environ: dict[str, str], *argv: str) -> Iterator[pexpect.spawn[str]]:
     command, *rest = [*ENTRYPOINT, *argv]
+    environ = {"DASKPKI_DASHBOARD": "off", **environ}
     child = pexpect.spawn(command, rest, env=environ, timeout=60, encoding="utf-8", dimensions=(100, 500))
     try:
         yield child
@@ -185,7 +186,7 @@ async def _a_heartbeat_is_cut_off() -> None:
     address = f"tcp://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
     async with (
         silent,
-        Scheduler(host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+        Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0") as scheduler,
         Worker(scheduler.address, nthreads=1, dashboard_address=None) as worker,
     ):
         worker.scheduler, its_own = worker.rpc(address), worker.scheduler

@@ -14,7 +14,7 @@ from tests.support.nodes import PRELOADS, Cluster, Node, node_environment
 
 pytestmark = pytest.mark.cluster
 
-SCHEDULER = ("scheduler", "--host", "tls://127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+SCHEDULER = ("scheduler", "--host", "tls://127.0.0.1", "--port", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 
 
 @pytest.fixture

@@ -77,7 +77,9 @@ def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with (
-            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+            Scheduler(
+                security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+            ) as scheduler,
             Worker(scheduler.address, security=working, host="127.0.0.1") as one,
             Worker(scheduler.address, security=working, host="127.0.0.1") as two,
             Client(scheduler.address, security=old_alice, asynchronous=True) as client,
@@ -125,7 +127,9 @@ def test_a_dial_during_which_the_credential_is_renewed_is_made_again(tmp_path: P
     enforcement = working.enforcement(Role.WORKER)
 
     async def scenario() -> None:
-        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+        async with Scheduler(
+            security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
             dialled = RenewedMeanwhile(lambda: roll_over(authority, scheduling, working, renewed=renewed))
             enforcement.on_dial = cast("DialRefresh", dialled)
             arguments = working.get_connection_args("worker")
@@ -146,7 +150,9 @@ def test_a_refusal_of_a_credential_that_is_renewed_since_is_not_final(tmp_path: 
     scheduling, working = node(authority, Role.SCHEDULER, tmp_path / "s"), node(authority, Role.WORKER, tmp_path / "w")
 
     async def scenario() -> None:
-        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+        async with Scheduler(
+            security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
             location = scheduler.address.removeprefix("tls://")
             comm = await PkiConnector().connect(location, **working.get_connection_args("worker"))
             roll_over(authority, scheduling, working, renewed=renewed)
@@ -175,7 +181,9 @@ def test_a_refusal_of_a_credential_that_is_renewed_while_the_scheduler_is_verifi
         return peer
 
     async def scenario() -> None:
-        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+        async with Scheduler(
+            security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
             location = scheduler.address.removeprefix("tls://")
             monkeypatch.setattr(enforcement, "admit", admit_and_renew)
             comm = await PkiConnector().connect(location, **working.get_connection_args("worker"))

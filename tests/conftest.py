@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import dask.config
@@ -24,6 +26,7 @@ SHARING = frozenset(
     for name in (
         "sealed/test_canaries",
         "sealed/test_features",
+        "sealed/test_helper_pool",
         "test_code_execution",
         "test_large_messages",
         "test_matrix",
@@ -56,8 +59,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     items.sort(key=_turn)
     if not NIGHTLY:
-        later = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=later)
+        later = {item for item in items if item.get_closest_marker("long")}
+        config.hook.pytest_deselected(items=[*later])
         items[:] = [item for item in items if item not in later]
     if shutil.which("gcloud"):
         return
@@ -73,10 +76,18 @@ def _turn(item: pytest.Item) -> tuple[int, bool]:
     return LONGEST.index(package) if package in LONGEST else len(LONGEST), sharing
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Directories that are not there yet. mktemp looks at all that it made before, and thousands of tests ask."""
+    above = tmp_path_factory.mktemp("homes")
+    return (above / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _own_home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or writes the developer's own home, stores, keyring or Google credentials."""
-    home = tmp_path_factory.mktemp("home")
+    home = next(_homes)
+    home.mkdir(0o700)
     for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "DASKPKI_HOME"):
         path = home if variable == "HOME" else home / variable.lower()
         monkeypatch.setenv(variable, str(path))

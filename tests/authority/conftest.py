@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.emulator import SecretManagerServer
-from tests.support.command_stores import CLOUD, local, run, server
+from tests.support.command_stores import CLOUD, cheap_passphrases, local, run, server
 from tests.support.running import Run, runner
 
-__all__ = ["local", "run", "server"]
+__all__ = ["cheap_passphrases", "local", "run", "server"]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from daskpki.boot.settings import parse_settings
 from daskpki.errors import DaskpkiError
 from tests.support.boot_cloud import Cloud, plain_environ, run_entrypoint
 from tests.support.nightly import sample
+from tests.support.running import Run, runner
 
 MARK = "MARKEDSECRETMATERIAL"
 CONTENTS = {
@@ -50,27 +51,51 @@ def cli(environ: dict[str, str], *argv: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A home with a local store that opens by the key file `key`."""
-    directory = tmp_path_factory.mktemp("home")
-    environ = plain_environ(HOME=str(directory))
-    assert cli(environ, "--key-file", str(directory / "key"), "init-ca").returncode == 0
-    return environ
+@pytest.fixture
+def founded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Commands where a local store opens by the key file `key`."""
+    run = runner(capsys)
+    run("--key-file", str(tmp_path / "key"), "init-ca")
+    return run
+
+
+ISSUE, FOUND = ("issue", "worker"), ("init-ca", "--cluster", "another")
 
 
 @pytest.mark.parametrize("content", [CONTENTS["json"], CONTENTS["too long for a path"]], ids=["json", "too long"])
-@pytest.mark.parametrize("command", [("issue", "worker"), ("init-ca", "--cluster", "another")])
-@pytest.mark.parametrize("setting", ["DASKPKI_KEY_FILE", "DASKPKI_PASSPHRASE_FILE", "DASKPKI_CA_PASSPHRASE_FILE"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        (ISSUE, "DASKPKI_KEY_FILE", 5),
+        (ISSUE, "DASKPKI_PASSPHRASE_FILE", 5),
+        (ISSUE, "DASKPKI_CA_PASSPHRASE_FILE", 0),  # a CA whose key has no passphrase is opened without one
+        (FOUND, "DASKPKI_KEY_FILE", 5),
+        (FOUND, "DASKPKI_PASSPHRASE_FILE", 5),
+        (FOUND, "DASKPKI_CA_PASSPHRASE_FILE", 4),
+    ],
+)
 def test_a_command_names_the_setting_alone(
-    home: dict[str, str], command: tuple[str, ...], setting: str, content: str
+    founded: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: tuple[tuple[str, ...], str, int], content: str
 ) -> None:
-    key = {} if setting != "DASKPKI_CA_PASSPHRASE_FILE" else {"DASKPKI_KEY_FILE": f"{home['HOME']}/key"}
+    command, setting, code = case
     option = "--" + setting.removeprefix("DASKPKI_").lower().replace("_", "-")
-    for done in (cli(home | key | {setting: content}, *command), cli(home | key, option, content, *command)):
-        assert MARK not in done.stdout + done.stderr
-        if done.returncode:  # a CA whose key has no passphrase is opened without one
-            assert option in done.stderr
+    if setting == "DASKPKI_CA_PASSPHRASE_FILE":
+        monkeypatch.setenv("DASKPKI_KEY_FILE", str(tmp_path / "key"))
+    said = founded(option, content, *command, code=None)
+    monkeypatch.setenv(setting, content)
+    for done in (said, founded(*command, code=None)):
+        assert done.code == code, done
+        assert MARK not in done.out + done.err
+        assert (option in done.err) == (code != 0)
+
+
+def test_a_process_says_no_more_than_that(tmp_path: Path) -> None:
+    environ = plain_environ(HOME=str(tmp_path))
+    assert cli(environ, "--key-file", str(tmp_path / "key"), "init-ca").returncode == 0
+    done = cli(environ | {"DASKPKI_KEY_FILE": CONTENTS["json"]}, *ISSUE)
+    assert done.returncode == 5, done.stderr
+    assert "--key-file" in done.stderr
+    assert MARK not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("content", [CONTENTS["json"], CONTENTS["too long for a path"]], ids=["json", "too long"])

@@ -7,13 +7,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from daskpki.errors import AccessDeniedError, UnavailableError
+from tests.emulator.http_listener import HttpReply, HttpRequest, serving
 from tests.support.boot_cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint, service_account
 from tests.support.nightly import sample
 
@@ -97,27 +96,13 @@ def token_server(*answers: tuple[int, object]) -> Iterator[tuple[str, list[str]]
     """A server that gives these answers in turn, and the last one from then on; its URL, and the paths asked for."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
+    def answer(request: HttpRequest) -> HttpReply:
+        asked.append(request.path)
+        status, body = answers[min(len(asked), len(answers)) - 1]
+        return HttpReply(status, body if isinstance(body, bytes) else json.dumps(body).encode())
 
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length") or 0))
-            asked.append(self.path)
-            status, body = answers[min(len(asked), len(answers)) - 1]
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        server.socket.close()  # not server_close, which waits for handlers
+    with serving(answer) as address:
+        yield f"http://{address}", asked
 
 
 def token(cloud: Cloud) -> dict[str, object]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+import subprocess
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import pytest
 
+from tests.emulator.http_listener import HttpReply, HttpRequest, serving
 from tests.support.boot_cloud import plain_environ, run_entrypoint
 
 MARK = "MARKED-TOKEN"
@@ -28,21 +27,48 @@ def token(**fields: object) -> Answer:
 
 
 TRUE = {"token": token(), "name": Answer(b"vm-1"), "secrets": Answer(b"{}", 404)}
-LIES: dict[str, tuple[str, Answer]] = {
-    "a nested token": ("token", Answer(b"[" * 100_000)),
-    "a token of many lines": ("token", token(access_token=f"{MARK}\r\nX-Other: 1")),
-    "a token beyond ASCII": ("token", token(access_token=f"{MARK}\u00e9\0")),
-    "a long token": ("token", token(access_token=MARK * 30_000)),
-    "a token without end": ("token", Answer(b'{"access_token":"' + MARK.encode() * 2_000_000)),
-    "a list": ("token", Answer(b"[]")),
-    "another server": ("token", token()._replace(headers={})),
-    "a name that steers a terminal": ("name", Answer(b"\x1b[2Jvm\nFAKE")),
-    "a name that is no text": ("name", Answer(b"\xff\xfe")),
-    "a long name": ("name", Answer(b"v" * 5_000_000)),
-    "a nested refusal": ("secrets", Answer(b"[" * 100_000, 403)),
-    "a refusal of other types": ("secrets", Answer(b'{"error":{"message":[1],"status":5,"details":[5]}}', 403)),
-    "a long refusal": ("secrets", Answer(json.dumps({"error": {"message": "\x1b[2J\nFAKE" * 50_000}}).encode(), 403)),
-    "a refusal with details that steer a terminal": (
+
+
+class Lie(NamedTuple):
+    """What answers otherwise, and how, and how the boot ends then: its exit code, and words of its error."""
+
+    kind: str
+    answer: Answer
+    code: int
+    words: str
+
+
+LIES: dict[str, Lie] = {
+    "a nested token": Lie("token", Answer(b"[" * 100_000), 75, "has no access token"),
+    "a token of many lines": Lie(
+        "token", token(access_token=f"{MARK}\r\nX-Other: 1"), 75, "the server there does not speak HTTP/1.1"
+    ),
+    "a token beyond ASCII": Lie("token", token(access_token=f"{MARK}\u00e9\0"), 4, "no credential worker/vm-1"),
+    "a long token": Lie("token", token(access_token=MARK * 30_000), 75, "HTTP status 431"),
+    "a token without end": Lie(
+        "token",
+        Answer(b'{"access_token":"' + MARK.encode() * 2_000_000),
+        75,
+        "the reply is longer than any that is expected",
+    ),
+    "a list": Lie("token", Answer(b"[]"), 75, "has no access token"),
+    "another server": Lie("token", token()._replace(headers={}), 5, "is not one of a metadata server"),
+    "a name that steers a terminal": Lie(
+        "name", Answer(b"\x1b[2Jvm\nFAKE"), 2, "name '\\x1b[2Jvm\\nFAKE' is not a DNS label"
+    ),
+    "a name that is no text": Lie("name", Answer(b"\xff\xfe"), 2, "xfe' is not a DNS label"),
+    "a long name": Lie("name", Answer(b"v" * 5_000_000), 75, "the reply is longer than any that is expected"),
+    "a nested refusal": Lie("secrets", Answer(b"[" * 100_000, 403), 5, "HTTP status 403"),
+    "a refusal of other types": Lie(
+        "secrets", Answer(b'{"error":{"message":[1],"status":5,"details":[5]}}', 403), 5, "HTTP status 403"
+    ),
+    "a long refusal": Lie(
+        "secrets",
+        Answer(json.dumps({"error": {"message": "\x1b[2J\nFAKE" * 50_000}}).encode(), 403),
+        5,
+        "\\x1b[2J FAKE",
+    ),
+    "a refusal with details that steer a terminal": Lie(
         "secrets",
         Answer(
             json.dumps(
@@ -62,46 +88,53 @@ LIES: dict[str, tuple[str, Answer]] = {
             ).encode(),
             403,
         ),
+        5,
+        "is off in project \\x1b[2J FAKE",
     ),
-    "a nested payload": ("secrets", Answer(b"[" * 100_000)),
-    "a payload of other types": ("secrets", Answer(b'{"name":[1],"payload":{"data":5,"dataCrc32c":[]}}')),
+    "a nested payload": Lie(
+        "secrets", Answer(b"[" * 100_000), 75, "the reply is not the JSON that Secret Manager sends"
+    ),
+    "a payload of other types": Lie(
+        "secrets",
+        Answer(b'{"name":[1],"payload":{"data":5,"dataCrc32c":[]}}'),
+        75,
+        "the reply is not the JSON that Secret Manager sends",
+    ),
 }
 
 
-@contextmanager
-def answering(answers: dict[str, Answer]) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            kind = next((kind for kind in ("token", "name", "secrets") if kind in self.path), None)
-            answer = Answer(b"x") if kind is None else answers[kind]
-            try:
-                self.send_response(answer.status)
-                for name, value in ({"Content-Length": str(len(answer.body))} | answer.headers).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(answer.body)
-            except OSError:  # the boot has had enough
-                self.close_connection = True
+def answering(answers: dict[str, Answer]) -> AbstractContextManager[str]:
+    def answer(request: HttpRequest) -> HttpReply:
+        kind = next((kind for kind in answers if kind in request.target), None)
+        told = answers[kind] if kind else Answer(b"x")
+        return HttpReply(told.status, told.body, told.headers)
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
+    return serving(answer)
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_one_error_and_nothing_of_the_answer(lie: str) -> None:
-    kind, answer = LIES[lie]
-    with answering(TRUE | {kind: answer}) as address:
+def boot(answers: dict[str, Answer]) -> subprocess.CompletedProcess[str]:
+    with answering(answers) as address:
         environ = plain_environ(
             GCE_METADATA_HOST=address,
             DASKPKI_STORE="gsm://a-project",
             DASKPKI_SECRET_MANAGER_ENDPOINT=f"http://{address}",
             DASKPKI_DEADLINE="1",
         )
-        done = run_entrypoint(environ, "exec", "worker", "--name", "@instance", "--", "true")
-    assert done.returncode in (2, 3, 4, 5, 75), done.stderr
+        return run_entrypoint(environ, "exec", "worker", "--name", "@instance", "--", "true")
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_one_error_and_nothing_of_the_answer(lie: str) -> None:
+    kind, answer, code, words = LIES[lie]
+    done = boot(TRUE | {kind: answer})
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
     assert len(done.stderr) < 2000
     assert [text for text in (MARK, "Traceback", "\x1b", "\nFAKE") if text in done.stderr] == []
+
+
+def test_without_a_lie_the_boot_gets_as_far_as_the_secrets() -> None:
+    """The control: none of the errors above is about anything else than the lie."""
+    done = boot(TRUE)
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "has no credential worker/vm-1" in done.stderr

@@ -18,7 +18,7 @@ from distributed.client import FutureCancelledError
 
 from tests.support.boot_cloud import plain_environ
 from tests.support.booted import child_of, compute, running
-from tests.support.nightly import sample
+from tests.support.nightly import by_day, sample
 from tests.support.retiring import PAYLOAD, Machine
 from tests.support.sandbox import LOOPBACK_UP, OWN_MACHINE, OWN_PIDS
 
@@ -63,8 +63,9 @@ def test_nothing_is_lost_that_another_worker_can_take(
     directory: Path, tmp_path: Path, dask: tuple[str, ...], prefix: tuple[str, ...]
 ) -> None:
     """Scattered data, results, and tasks that wait and run: all of it arrives, and no task is counted as killed."""
+    options, retire = by_day((("--retire", "6"), 6), night=((), RETIRE))
     with machine(directory, tmp_path) as here:
-        first = here.worker("first", *dask, prefix=prefix)
+        first = here.worker("first", *dask, options=options, prefix=prefix)
         data = here.client.scatter(PAYLOAD, direct=False)
         results = here.client.map(operator.mul, range(200), range(200), pure=False)
         release = tmp_path / "release"
@@ -74,7 +75,7 @@ def test_nothing_is_lost_that_another_worker_can_take(
         queued = here.client.map(operator.add, range(300), results[:1] * 300, pure=False)
         begin = time.monotonic()
         os.kill(child_of(first.pid) if prefix else first.pid, signal.SIGTERM)
-        assert first.wait(RETIRE + 10) == 0, here.log("first")
+        assert first.wait(retire + 10) == 0, here.log("first")
         took = time.monotonic() - begin
         release.touch()
         assert here.client.gather(data) == PAYLOAD
@@ -83,7 +84,7 @@ def test_nothing_is_lost_that_another_worker_can_take(
         assert held.result(timeout=60) == "done"
         assert here.names() == {"second"}
         assert here.client.run_on_scheduler(times_blamed) == 0
-        assert took < RETIRE + 2, here.log("first")
+        assert took < retire + 2, here.log("first")
 
 
 def times_blamed(dask_scheduler: Any) -> int:

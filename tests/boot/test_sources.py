@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -18,6 +17,7 @@ import pytest
 from daskpki.boot.init import WAITED_FOR
 from daskpki.boot.launch import boot
 from daskpki.errors import AccessDeniedError, NotFoundError, NotTrustedError, UnavailableError
+from tests.emulator.http_listener import HttpReply, HttpRequest, serving
 from tests.support.boot_cloud import Cloud, boot_here, fill, plain_environ, service_account
 from tests.support.material import Cluster
 
@@ -56,24 +56,14 @@ def token_endpoint(cloud: Cloud, *, status: int = 200) -> Iterator[tuple[str, li
     """What stands for https://oauth2.googleapis.com/token: its URL, and the grant types that it was asked for."""
     grants: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            grants.append(form["grant_type"][0])
-            token = cloud.server.tokens.issue("user:alice@example.com")
-            body = {"access_token": token.text, "expires_in": 3599} if status == 200 else {"error": "invalid_grant"}
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
+    def answer(request: HttpRequest) -> HttpReply:
+        grants.extend(parse_qs(request.body.decode())["grant_type"])
+        token = cloud.server.tokens.issue("user:alice@example.com")
+        body = {"access_token": token.text, "expires_in": 3599} if status == 200 else {"error": "invalid_grant"}
+        return HttpReply(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
-        def log_message(self, *_: object) -> None:
-            """Be quiet."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/token", grants
-        server.shutdown()
+    with serving(answer) as address:
+        yield f"http://{address}/token", grants
 
 
 def test_a_service_accounts_key_comes_before_the_metadata_server(cloud: Cloud, tmp_path: Path) -> None:

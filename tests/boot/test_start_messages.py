@@ -6,11 +6,10 @@ import asyncio
 import logging
 import re
 import signal
-import threading
+import socket
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from distributed.batched import BatchedSend
 
 from daskpki.cluster.node import port_is_taken, without_trace
 from tests.support.boot_cloud import ENTRYPOINT, plain_environ
+from tests.support.listeners import listening
 from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -55,6 +55,7 @@ def start(directory: Path, port: int) -> Iterator[Start]:
 @contextmanager
 def _running(environ: dict[str, str], *argv: str) -> Iterator[pexpect.spawn[str]]:
     command, *rest = [*ENTRYPOINT, *argv]
+    environ = {"DASKPKI_DASHBOARD": "off", **environ}
     child = pexpect.spawn(command, rest, env=environ, timeout=60, encoding="utf-8", dimensions=(100, 500))
     try:
         yield child
@@ -64,12 +65,9 @@ def _running(environ: dict[str, str], *argv: str) -> Iterator[pexpect.spawn[str]
         child.close(force=True)
 
 
-@contextmanager
-def plain_http(port: int) -> Iterator[None]:
-    with ThreadingHTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield
-        server.shutdown()
+def speak_http(connection: socket.socket) -> None:
+    connection.recv(1 << 16)
+    connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
 
 
 def descendants(child: pexpect.spawn[str]) -> list[psutil.Process]:
@@ -96,18 +94,18 @@ def ended(child: pexpect.spawn[str]) -> tuple[int | None, list[str]]:
 
 
 def test_a_worker_says_what_it_waits_for_and_ends_in_one_line(start: Start, port: int) -> None:
-    worker = start("worker", patience="3s")
+    worker = start("worker", patience="1s")
     worker.expect_exact(f"waiting for the scheduler at tls://127.0.0.1:{port}")
     code, lines = ended(worker)
     assert code == 75
     assert lines[-1].endswith(
-        f"ended: Timed out trying to connect to tls://127.0.0.1:{port} after 3 s: Connection refused"
+        f"ended: Timed out trying to connect to tls://127.0.0.1:{port} after 1 s: Connection refused"
     )
     assert not [line for line in lines if "Traceback" in line or "waiting" in line]
 
 
 def test_a_worker_whose_scheduler_speaks_no_tls_says_so_in_one_line(start: Start, port: int) -> None:
-    with plain_http(port):
+    with listening(speak_http, port):
         code, lines = ended(start("worker"))
     assert code == 75
     assert re.search(
@@ -188,7 +186,7 @@ async def _a_heartbeat_is_cut_off() -> None:
     address = f"tcp://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
     async with (
         silent,
-        Scheduler(host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+        Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0") as scheduler,
         Worker(scheduler.address, nthreads=1, dashboard_address=None) as worker,
     ):
         worker.scheduler, its_own = worker.rpc(address), worker.scheduler

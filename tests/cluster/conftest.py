@@ -26,7 +26,7 @@ def revoked(authority: Authority) -> Leaf:
 
 @pytest.fixture(scope="package")
 def limited(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(authority, tmp_path_factory.mktemp("limited"), "limited") as running:
+    with cluster(authority, tmp_path_factory.mktemp("limited"), "limited", nworkers=1) as running:
         yield running
 
 

@@ -56,7 +56,9 @@ class Site:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Scheduler]:
         security = PkiSecurity({Role.SCHEDULER: self.enforcement})
-        async with Scheduler(security=security, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+        async with Scheduler(
+            security=security, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
             yield scheduler
 
     @asynccontextmanager

@@ -59,7 +59,9 @@ def event_of(ours: Enforcement, knock: Callable[[int], None]) -> Event:
 
     async def scenario() -> None:
         security = PkiSecurity({Role.SCHEDULER: ours})
-        async with Scheduler(port=0, security=security, dashboard_address=":0", host="127.0.0.1") as scheduler:
+        async with Scheduler(
+            port=0, security=security, dashboard=False, dashboard_address=":0", host="127.0.0.1"
+        ) as scheduler:
             await asyncio.to_thread(knock, scheduler.port)
 
     asyncio.run(scenario())

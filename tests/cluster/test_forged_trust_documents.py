@@ -169,7 +169,9 @@ def test_a_flood_keeps_no_revocation_out_that_is_polled(own: Authority) -> None:
 
     async def scenario() -> None:
         async with (
-            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+            Scheduler(
+                security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+            ) as scheduler,
             Client(scheduler.address, security=his, asynchronous=True, timeout=10) as client,
         ):
             pending = client.submit(sum, [1, 2])  # nobody works here, so it waits
@@ -210,7 +212,9 @@ def test_a_worker_does_not_cut_its_scheduler_for_a_forged_document(own: Authorit
 
     async def scenario() -> None:
         async with (
-            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+            Scheduler(
+                security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+            ) as scheduler,
             Worker(scheduler.address, security=working, host="127.0.0.1") as worker,
             Client(scheduler.address, security=alice, asynchronous=True) as client,
         ):
@@ -266,7 +270,9 @@ def test_a_flood_on_one_connection_leaves_the_loop_to_others(own: Authority, tmp
     his = stock_security(own, own.leaf(Role.CLIENT, "mallory"), tmp_path)
 
     async def scenario() -> None:
-        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+        async with Scheduler(
+            security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
             comm = await connect(scheduler.address, **his.get_connection_args("client"))
             for _ in range(sent):
                 await comm.write({"op": "no-such-operation", "reply": False})

@@ -58,7 +58,7 @@ async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop turn until it is so."""
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in this loop, without an event
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
 
 
 async def silent(port: int, pending: PendingConnections) -> socket.socket:

@@ -120,7 +120,7 @@ async def site(mode: WorkerClients, directory: Path) -> AsyncIterator[Site]:
     security.enforcements[Role.CLIENT] = alice.enforcement(Role.CLIENT)
     thief = stock_security(authority, authority.leaf(Role.WORKER, "thief"), directory)
     async with (
-        Scheduler(security=security, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+        Scheduler(security=security, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0") as scheduler,
         Worker(scheduler.address, security=security, host="127.0.0.1", nthreads=1) as worker,
         Client(scheduler.address, security=alice, asynchronous=True, set_as_default=False) as client,
     ):
@@ -266,7 +266,10 @@ def test_control_what_honest_workers_add_is_taken(tmp_path: Path) -> None:
             options: dict[str, Any] = {"nthreads": 1, "host": "127.0.0.1", "security": here.security}
             own = {"metrics": metrics, "resources": {"GPU": 2, "MEM": 1e9}, "startup_information": EXTRA}
             workers = {name: {"cls": Worker, "options": options | own} for name in range(2)}
-            scheduler = {"cls": Scheduler, "options": {"security": here.security, "dashboard_address": ":0"}}
+            scheduler = {
+                "cls": Scheduler,
+                "options": {"security": here.security, "dashboard": False, "dashboard_address": ":0"},
+            }
             async with (
                 SpecCluster(workers, scheduler, security=here.security, asynchronous=True) as running,
                 Client(running, security=here.security, asynchronous=True, set_as_default=False) as client,

@@ -99,7 +99,9 @@ def test_no_client_that_connects_again_unpickles_its_answer(
     scheduling = PkiSecurity({Role.SCHEDULER: own.enforcement(own.leaf(Role.SCHEDULER))})
 
     async def scenario() -> None:
-        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+        async with Scheduler(
+            security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
             client = await Client(scheduler.address, security=alice, asynchronous=True, timeout=3)
             port = int(scheduler.address.rpartition(":")[2])
             for listener in scheduler.listeners:
@@ -123,7 +125,9 @@ def test_no_operator_unpickles_its_answer(own: Authority, poser: Security, proof
 
     async def scenario() -> list[Answer]:
         async with (
-            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+            Scheduler(
+                security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+            ) as scheduler,
             posing(poser, proof) as address,
         ):
             both = [scheduler.address, address]
@@ -166,7 +170,9 @@ def test_a_worker_that_fails_early_reaches_its_nanny_first(own: Authority, bob: 
 
     async def scenario() -> None:
         async with (
-            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+            Scheduler(
+                security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+            ) as scheduler,
             Worker(scheduler.address, security=bob, host="127.0.0.1") as other,
         ):
             worker = Worker(scheduler.address, security=bob, host="127.0.0.1")

@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from distributed import Client
+from distributed import Client, Security
 from distributed.comm.core import CommClosedError
 from distributed.protocol.serialize import ToPickle
 
@@ -33,7 +33,7 @@ from tests.support.rogue import dial, error_in
 pytestmark = pytest.mark.cluster
 
 SIZE = 20_000_000
-TIMES = 12
+TIMES = 8
 
 
 def operation(text: str) -> Any:
@@ -66,18 +66,33 @@ def test_a_refused_message_is_not_kept(
     role: Role, message: Callable[[str], Any], authority: Authority, limited: Cluster, tmp_path: Path
 ) -> None:
     security = stock_security(authority, authority.leaf(role, "talkative"), tmp_path)
+    messages = (message(f"{number:x}" * SIZE) for number in range(TIMES))
+    grown, replies = asyncio.run(growth(limited, security, role, messages))
+    assert all("error" in reply["status"] for reply in replies)
+    assert grown < 4 * SIZE
 
-    async def scenario() -> int:
-        comm = await dial(limited.address, security, role.value)
-        used = []
-        for number in range(TIMES):
-            await comm.write(message(f"{number:x}" * SIZE))
-            assert "error" in (await asyncio.wait_for(comm.read(), 30))["status"]
-            used.append(resident(limited.scheduler.process.pid))
-        comm.abort()
-        return used[-1] - used[1]
 
-    assert asyncio.run(scenario()) < 4 * SIZE
+def test_control_a_message_that_is_kept_is_seen(authority: Authority, limited: Cluster, tmp_path: Path) -> None:
+    security = stock_security(authority, authority.leaf(Role.CLIENT, "talkative"), tmp_path)
+
+    def kept(texts: Iterable[str]) -> Iterator[Any]:
+        return ({"op": "set_metadata", "keys": [number], "value": text} for number, text in enumerate(texts))
+
+    long = kept(f"{number:x}" * SIZE for number in range(TIMES))
+    assert asyncio.run(growth(limited, security, Role.CLIENT, long))[0] > 4 * SIZE
+    asyncio.run(growth(limited, security, Role.CLIENT, kept(["gone"] * TIMES)))
+
+
+async def growth(cluster: Cluster, security: Security, role: Role, messages: Iterable[Any]) -> tuple[int, list[Any]]:
+    """How many bytes more the scheduler has after these messages than after two of them, and what it answered."""
+    comm = await dial(cluster.address, security, role.value)
+    used, replies = [], []
+    for message in messages:
+        await comm.write(message)
+        replies.append(await asyncio.wait_for(comm.read(), 30))
+        used.append(resident(cluster.scheduler.process.pid))
+    comm.abort()
+    return used[-1] - used[1], replies
 
 
 def resident(process: int, kind: str = "VmRSS") -> int:

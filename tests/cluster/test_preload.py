@@ -14,7 +14,16 @@ from tests.support.nodes import PRELOADS, Cluster, Node, node_environment
 
 pytestmark = pytest.mark.cluster
 
-SCHEDULER = ("scheduler", "--host", "tls://127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+SCHEDULER = (
+    "scheduler",
+    "--host",
+    "tls://127.0.0.1",
+    "--port",
+    "0",
+    "--no-dashboard",
+    "--dashboard-address",
+    "127.0.0.1:0",
+)
 
 
 @pytest.fixture
@@ -75,9 +84,8 @@ def test_a_nanny_outside_the_rules(authority: Authority, limited: Cluster, tmp_p
     assert "Registered to" not in node.log
 
 
-def test_a_start_that_holds(environ: dict[str, str]) -> None:
+def test_a_start_that_holds(limited: Cluster) -> None:
     """The control."""
-    node = Node([*SCHEDULER, *PRELOADS[Role.SCHEDULER]], environ)
-    node.wait_for(re.compile("Scheduler at"))
-    node.wait_for(re.compile("enforcing as scheduler/scheduler of default.daskpki.internal"))
-    node.stop()
+    log = limited.scheduler.drain()
+    assert "Scheduler at" in log
+    assert "enforcing as scheduler/scheduler of default.daskpki.internal" in log

@@ -115,7 +115,8 @@ def test_a_connected_client_is_cut_off(site: Site, name: str, options: tuple[str
 
 def test_nobody_has_to_answer(site: Site) -> None:
     address = f"tls://127.0.0.1:{free_port()}"
-    said = site.run("revoke", "client/alice", "--scheduler", address)
+    impatient = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "500ms"}
+    said = site.run("revoke", "client/alice", "--scheduler", address, **impatient)
     assert re.search(rf"{address} was not notified \(.+\); nodes fetch it within a minute", said)
 
 

@@ -49,7 +49,7 @@ def connect(authority: Authority, security: PkiSecurity, scheduler: PkiSecurity 
 
     async def scenario() -> None:
         async with (
-            Scheduler(security=scheduler, host="127.0.0.1", port=0, dashboard_address=":0") as running,
+            Scheduler(security=scheduler, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0") as running,
             Client(running.address, security=security, asynchronous=True, set_as_default=False, timeout=20),
         ):
             pass

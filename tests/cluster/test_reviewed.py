@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -125,7 +126,12 @@ REVIEWED = {
 }
 
 
-def sites() -> Iterator[tuple[str, str]]:
+@functools.cache
+def sites() -> frozenset[tuple[str, str]]:
+    return frozenset(_sites())
+
+
+def _sites() -> Iterator[tuple[str, str]]:
     for path in sorted(ROOT.rglob("*.py")):
         module = path.relative_to(ROOT).as_posix()
         # protocol/ is what decodes: all of it is reached through its `loads` and `deserialize`, listed by caller.
@@ -156,7 +162,7 @@ def test_every_place_that_turns_bytes_into_code_was_reviewed() -> None:
 
 
 def test_the_search_finds_the_known_ones() -> None:
-    found = set(sites())
+    found = sites()
     assert ("scheduler.py", "Scheduler.workers_to_close pickle.loads") in found
     assert ("diagnostics/plugin.py", "InstallPlugin.start deserialize") in found
 

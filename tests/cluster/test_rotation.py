@@ -63,6 +63,15 @@ def poller(security: NodeSecurity, shelf: Shelf, **options: Any) -> Poller:
     return Poller(security.manager, shelf, **options)
 
 
+BEGUN, OVER = threading.Semaphore(0), threading.Event()
+
+
+def hold() -> bool:
+    """A task that runs until OVER is set: the workers are in this process."""
+    BEGUN.release()
+    return OVER.wait(60)
+
+
 def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
     authority = Authority()
     scheduling, working = node(authority, Role.SCHEDULER, tmp_path / "s"), node(authority, Role.WORKER, tmp_path / "w")
@@ -77,18 +86,26 @@ def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with (
-            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
-            Worker(scheduler.address, security=working, host="127.0.0.1") as one,
-            Worker(scheduler.address, security=working, host="127.0.0.1") as two,
+            Scheduler(
+                security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+            ) as scheduler,
+            Worker(scheduler.address, security=working, host="127.0.0.1", nthreads=2) as one,
+            Worker(scheduler.address, security=working, host="127.0.0.1", nthreads=2) as two,
             Client(scheduler.address, security=old_alice, asynchronous=True) as client,
         ):
             before = {address: state.server_id for address, state in scheduler.workers.items()}
+            held = [client.submit(hold, workers=[worker.address], pure=False) for worker in (one, two)]
+            for _task in held:
+                assert await asyncio.to_thread(BEGUN.acquire, timeout=30)
             futures = client.map(lambda x: x + 1, range(800))
             for step in (authority.add_authority, authority.activate_authority, authority.finish_rollover):
                 step()
                 shelf.publish()
                 await asyncio.to_thread(everyone_looks)
                 futures += client.map(lambda x: x + 2, range(200), pure=False)
+            assert [task.status for task in held] == ["pending"] * 2, "nothing ran through all of it"
+            OVER.set()
+            assert await client.gather(held) == [True] * 2
             assert sum(await client.gather(futures)) == sum(range(1, 801)) + 3 * sum(range(2, 202))
             assert {address: state.server_id for address, state in scheduler.workers.items()} == before
             assert {one.address, two.address} == set(before)
@@ -125,7 +142,9 @@ def test_a_dial_during_which_the_credential_is_renewed_is_made_again(tmp_path: P
     enforcement = working.enforcement(Role.WORKER)
 
     async def scenario() -> None:
-        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+        async with Scheduler(
+            security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
             dialled = RenewedMeanwhile(lambda: roll_over(authority, scheduling, working, renewed=renewed))
             enforcement.on_dial = cast("DialRefresh", dialled)
             arguments = working.get_connection_args("worker")
@@ -146,7 +165,9 @@ def test_a_refusal_of_a_credential_that_is_renewed_since_is_not_final(tmp_path: 
     scheduling, working = node(authority, Role.SCHEDULER, tmp_path / "s"), node(authority, Role.WORKER, tmp_path / "w")
 
     async def scenario() -> None:
-        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+        async with Scheduler(
+            security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
             location = scheduler.address.removeprefix("tls://")
             comm = await PkiConnector().connect(location, **working.get_connection_args("worker"))
             roll_over(authority, scheduling, working, renewed=renewed)
@@ -175,7 +196,9 @@ def test_a_refusal_of_a_credential_that_is_renewed_while_the_scheduler_is_verifi
         return peer
 
     async def scenario() -> None:
-        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+        async with Scheduler(
+            security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
             location = scheduler.address.removeprefix("tls://")
             monkeypatch.setattr(enforcement, "admit", admit_and_renew)
             comm = await PkiConnector().connect(location, **working.get_connection_args("worker"))

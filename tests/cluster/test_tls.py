@@ -87,7 +87,9 @@ class TestAPoserAsScheduler:
 
     def test_a_client_does_not_register_with_a_workers_certificate(self, poser: Security, alice: PkiSecurity) -> None:
         async def scenario() -> int:
-            async with Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler:
+            async with Scheduler(
+                security=poser, port=0, host="127.0.0.1", dashboard=False, dashboard_address=":0"
+            ) as scheduler:
                 with pytest.raises(OSError, match="has the role worker, and here only scheduler is accepted"):
                     await Client(scheduler.address, security=alice, asynchronous=True, timeout=5)
                 return len(scheduler.client_comms)
@@ -100,7 +102,9 @@ class TestAPoserAsScheduler:
         ours = PkiSecurity({Role.WORKER: authority.enforcement(leaves["worker"])})
 
         async def scenario() -> int:
-            async with Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler:
+            async with Scheduler(
+                security=poser, port=0, host="127.0.0.1", dashboard=False, dashboard_address=":0"
+            ) as scheduler:
                 with pytest.raises(RuntimeError, match="Worker failed to start") as error:
                     await Worker(scheduler.address, security=ours, death_timeout=10)
                 assert "has the role worker, and here only scheduler is accepted" in str(error.value.__cause__)
@@ -113,7 +117,9 @@ class TestAPoserAsScheduler:
 
         async def scenario() -> int:
             async with (
-                Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler,
+                Scheduler(
+                    security=poser, port=0, host="127.0.0.1", dashboard=False, dashboard_address=":0"
+                ) as scheduler,
                 Client(scheduler.address, security=stock, asynchronous=True),
             ):
                 return len(scheduler.client_comms)
@@ -130,7 +136,9 @@ class TestAPoserAsScheduler:
         poser = show(name)
 
         async def scenario() -> None:
-            async with Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler:
+            async with Scheduler(
+                security=poser, port=0, host="127.0.0.1", dashboard=False, dashboard_address=":0"
+            ) as scheduler:
                 with pytest.raises(OSError, match=reason):
                     await Client(scheduler.address, security=alice, asynchronous=True, timeout=5)
 

@@ -15,14 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import dask.array as da
-import dask.dataframe as dd
 import joblib
 import numpy as np
-import pandas as pd
 import pytest
-import xgboost
-import xgboost.dask
 from distributed import (
     Client,
     Environ,
@@ -121,6 +116,8 @@ def test_errors_of_tasks_arrive_as_they_are(client: Client) -> None:
 
 
 def test_arrays(client: Client) -> None:
+    import dask.array as da
+
     x = da.random.random((1000, 1000), chunks=(100, 1000))
     assert client.compute((x + x.T).mean()).result(timeout=60) == pytest.approx(1, abs=0.05)
     with dask.config.set({"array.rechunk.method": "p2p"}):
@@ -128,6 +125,9 @@ def test_arrays(client: Client) -> None:
 
 
 def test_dataframes_shuffled_between_workers(client: Client) -> None:
+    import dask.dataframe as dd
+    import pandas as pd
+
     frame = pd.DataFrame({"key": np.arange(5000) % 50, "value": 1.0})
     shuffled = dd.from_pandas(frame, npartitions=10).shuffle("key", shuffle_method="p2p")
     assert float(client.compute(shuffled.groupby("key").value.sum().sum()).result(timeout=60)) == 5000
@@ -337,6 +337,10 @@ def test_joblib(client: Client) -> None:
 @pytest.mark.long
 def test_xgboost(client: Client) -> None:
     """Its collectives open sockets of their own between the workers, and to a tracker on this machine."""
+    import dask.array as da
+    import xgboost
+    import xgboost.dask
+
     frame = np.arange(200.0).reshape(100, 2)
     data, labels = da.from_array(frame, chunks=(50, 2)), da.from_array(frame[:, 0] > 100, chunks=50)
     tracker = xgboost.collective.Config(tracker_host_ip="127.0.0.1")

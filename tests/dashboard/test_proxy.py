@@ -213,7 +213,9 @@ def test_where_nobody_answers_the_three_causes_are_named(authority: Authority) -
         assert cause in hint
 
 
-def test_a_dashboard_without_tls_is_named(authority: Authority) -> None:
+def test_a_dashboard_without_tls_is_named(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daskpki.cluster.security._PATIENCE", 1.0)
+
     async def scenario() -> None:
         alice = authority.leaf(Role.CLIENT, "alice")
         async with scheduler(authority, Dashboard.LOOPBACK) as running:
@@ -224,7 +226,9 @@ def test_a_dashboard_without_tls_is_named(authority: Authority) -> None:
     asyncio.run(scenario())
 
 
-def test_a_scheduler_that_is_not_there_is_named(authority: Authority) -> None:
+def test_a_scheduler_that_is_not_there_is_named(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daskpki.cluster.security._PATIENCE", 1.0)
+
     async def scenario() -> None:
         alice = authority.leaf(Role.CLIENT, "alice")
         async with scheduler(authority) as running:

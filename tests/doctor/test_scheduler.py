@@ -12,7 +12,7 @@ from daskpki.doctor.checks import Finding
 from daskpki.doctor.scheduler import Answer, Page, ask_page, check_page, dial, examine_scheduler, stranger
 from daskpki.pki.trust_document import parse_trust
 from tests.support.boot_cloud import plain_environ
-from tests.support.booted import running
+from tests.support.booted import running, until
 from tests.support.listeners import listening, over_tls
 from tests.support.material import Cluster, make_cluster
 from tests.support.ports import free_port
@@ -55,9 +55,10 @@ def test_a_scheduler_of_the_entrypoint_is_in_order(
     port = free_port()
     environ = plain_environ(DASKPKI_CREDENTIAL_DIR=str(credentials / "scheduler"))
     dask = ("--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0")
-    with running(environ, tmp_path / "log", "scheduler", "--", *dask) as process:
-        while not dial("127.0.0.1", port, stranger()).reachable:
-            assert process.poll() is None, (tmp_path / "log").read_text()
+    log = tmp_path / "log"
+    with running(environ, log, "scheduler", "--", *dask) as process:
+        until(lambda: "ready at" in log.read_text() or process.poll() is not None)()
+        assert process.poll() is None, log.read_text()
         found = looked(port, cluster, surroundings(monkeypatch, credentials))
     reasons = [finding.reason for finding in found["ok"]]
     assert not found["error"], found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 import struct
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -55,20 +56,34 @@ class HttpListener:
         self.host = host
         self.port = port
         self._server: _Server | None = None
+        self._thread = threading.Thread()
 
     def start(self) -> None:
         """Listen, on a free port the first time if the port is 0."""
         self._server = _Server((self.host, self.port), self._answer, self._tls)
         self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        self._thread = threading.Thread(target=self._server.serve, daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Close the port and all connections: whoever connects now is refused."""
         if self._server:
-            self._server.shutdown()
+            self._server.socket.shutdown(socket.SHUT_RDWR)
+            self._thread.join()
             self._server.server_close()
             self._server.drop_connections()
             self._server = None
+
+
+@contextlib.contextmanager
+def serving(answer: Answer) -> Iterator[str]:
+    """A server on a free loopback port until the block ends; its address, HOST:PORT."""
+    listener = HttpListener(answer, host="127.0.0.1", port=0)
+    listener.start()
+    try:
+        yield f"{listener.host}:{listener.port}"
+    finally:
+        listener.stop()
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -84,6 +99,17 @@ class _Server(ThreadingMixIn, TCPServer):
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
+
+    def serve(self) -> None:
+        """Until the socket is shut down: serve_forever asks many times a second whether it is to end."""
+        while True:
+            try:
+                request, address = self.get_request()
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    return
+            else:
+                self.process_request(request, address)
 
     def finish_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override] # typeshed also allows UDP
         """In the connection's own thread, so that a slow TLS handshake holds nobody up."""

@@ -24,23 +24,28 @@ OPENING = {"store", "cluster", "passphrase-file", "key-file", "ca-passphrase-fil
 GLOBAL = OPENING | {"json", "quiet", "verbose", "version"}
 
 
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    command = [str(BIN / "mkdocs"), "build", "--strict", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the site is, which is built without a warning."""
+    directory = tmp_path_factory.mktemp("site")
+    command = [str(BIN / "mkdocs"), "build", "--strict", "--site-dir", str(directory)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # an advertisement of the theme's, not about this site
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stderr
-    assert (tmp_path / "reference" / "commands" / "index.html").exists()
-    for page in tmp_path.rglob("*.html"):
+    return directory
+
+
+def test_the_site_names_each_place_once(site: Path) -> None:
+    assert (site / "reference" / "commands" / "index.html").exists()
+    for page in site.rglob("*.html"):
         ids = Counter(re.findall(r'\sid="([^"]+)"', page.read_text()))
         assert not [each for each, number in ids.items() if number > 1], page
 
 
-def test_the_site_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
-    command = [str(BIN / "mkdocs"), "build", "--quiet", "--site-dir", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
     loads = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(https?://[^\s\">]+)[^>]*>")
-    for page in tmp_path.rglob("*.html"):
+    for page in site.rglob("*.html"):
         loaded = [found[0] for found in loads.finditer(page.read_text()) if 'rel="canonical"' not in found[0]]
         assert not loaded, page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -132,12 +133,16 @@ def fill(cluster: Cluster, directory: Path, key_file: Path) -> dict[str, str]:
     return environ
 
 
-def service_account(path: Path, token_uri: str) -> Path:
+@functools.cache
+def _accounts_key() -> str:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    text = key.private_bytes(
+    return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    info = {"type": "service_account", "client_email": "w@p.iam.gserviceaccount.com", "private_key": text.decode()}
+    ).decode()
+
+
+def service_account(path: Path, token_uri: str) -> Path:
+    info = {"type": "service_account", "client_email": "w@p.iam.gserviceaccount.com", "private_key": _accounts_key()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(info | {"token_uri": token_uri, "private_key_id": "1"}))
     return path

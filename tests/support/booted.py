@@ -22,11 +22,12 @@ LONG = 60.0
 def running(
     environ: Mapping[str, str], log: Path, *argv: str, prefix: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The entrypoint until the block ends; then it and all that it started are gone."""
+    """The entrypoint until the block ends; then it and all that it started are gone. Without pages by default."""
+    environ = {"DASKPKI_DASHBOARD": "off", **environ}
     with (
         log.open("wb") as file,
         subprocess.Popen(
-            [*prefix, *ENTRYPOINT, *argv], env=dict(environ), stdout=file, stderr=file, start_new_session=True
+            [*prefix, *ENTRYPOINT, *argv], env=environ, stdout=file, stderr=file, start_new_session=True
         ) as process,
     ):
         try:
@@ -55,9 +56,8 @@ def children_of(process: int) -> list[int]:
 
 def child_of(process: int) -> int:
     """The one child, once it is there."""
-    while True:
-        if children := children_of(process):
-            return children[0]
+    until(lambda: children_of(process))()
+    return children_of(process)[0]
 
 
 def until(happened: Callable[[], object]) -> Callable[[], None]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from daskpki.store.encryption import seal_with_passphrase
 from tests.emulator import SecretManagerServer
+from tests.support.local_places import CHEAP
 from tests.support.running import Run, runner
 
 CLOUD = "gsm://my-project"
@@ -31,6 +33,12 @@ def in_cloud(
     endpoint = f"grpc://{server.grpc_target}" if transport == "grpc" else server.rest_url
     monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", endpoint)
     return runner(capsys, "--store", CLOUD, as_options=as_options)
+
+
+@pytest.fixture(autouse=True)
+def cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process seals by a passphrase takes no time, nor does opening it: the sealed file says its cost."""
+    monkeypatch.setitem(seal_with_passphrase.__kwdefaults__, "cost", CHEAP)
 
 
 @pytest.fixture

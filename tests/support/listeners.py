@@ -13,9 +13,9 @@ Talk = Callable[[socket.socket], None]
 
 
 @contextmanager
-def listening(talk: Talk) -> Iterator[int]:
-    """A listener that gives every connection to `talk`; yields its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def listening(talk: Talk, port: int = 0) -> Iterator[int]:
+    """A listener that gives every connection to `talk`; yields its port, a free one if none is given."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
         thread = threading.Thread(target=_serve, args=(listener, talk), daemon=True)
         thread.start()
         yield listener.getsockname()[1]

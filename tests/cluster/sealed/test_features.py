@@ -14,9 +14,8 @@ from typing import Any
 
 import dask
 import numpy as np
-import pandas as pd
 import pytest
-from dask import array, dataframe
+from dask import array
 from dask.base import annotate
 from distributed import Client, Queue, Variable, performance_report
 from distributed.comm.addressing import get_address_host_port
@@ -54,6 +53,9 @@ def admin(authority: Authority, sealed: Cluster, tmp_path: Path) -> Iterator[Cli
 @pytest.mark.long
 @pytest.mark.every_version
 def test_arrays_dataframes_and_p2p(alice: Client) -> None:
+    import pandas as pd
+    from dask import dataframe
+
     numbers = array.arange(400, chunks=40).reshape(20, 20)
     assert alice.compute(numbers.sum()).result(timeout=60) == 79800
     moved = array.ones((40, 40), chunks=(40, 5)).rechunk((5, 40), method="p2p")

@@ -102,7 +102,8 @@ def test_a_helper_that_does_not_answer_is_ended_in_time() -> None:
 
     async def ask() -> None:
         await pool.ask("bob", request({"x": 1}), read)
-        hanging = asyncio.create_task(pool.ask("mallory", request({"x": 1}, code=Hostile("while True: pass")), read))
+        evil = request({"x": 1}, code=Hostile(TAKEN_OVER["sleeps"]))
+        hanging = asyncio.create_task(pool.ask("mallory", evil, read))
         await asyncio.sleep(0)
         with pytest.raises(HelperFailedError, match="all 1 helpers were busy for 1 s"):
             await pool.ask("bob", request({"x": 1}), read)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import pytest
@@ -17,6 +18,8 @@ from daskpki.cluster.sealed.helper_pool import ForgedAnswerError
 from daskpki.cluster.values import KINDS
 from tests.support.helper_messages import MOST, table
 from tests.support.nightly import by_day
+
+T = TypeVar("T")
 
 WORKERS = ["a", "b", "c"]
 
@@ -39,6 +42,10 @@ shuffles = st.tuples(
     st.one_of(st.lists(small, max_size=4), values),
     st.one_of(st.binary(max_size=3), values),
 )
+plausible = st.tuples(
+    st.sampled_from(["array", "dataframe"]), st.text(max_size=3), st.lists(st.integers(0, 4), max_size=3),
+    st.lists(st.integers(0, 4), max_size=3), st.binary(max_size=3),
+)  # fmt: skip
 fields: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(msgpack.loads(table()[0], strict_map_key=False), values)
 fields["dependencies"] = st.one_of(st.lists(st.lists(small, max_size=3), max_size=3), values)
 fields["shuffles"] = st.one_of(st.dictionaries(small, st.one_of(shuffles, values), max_size=2), values)
@@ -67,25 +74,54 @@ def taken(answer: Sequence[bytes]) -> bool:
     return True
 
 
-@settings(max_examples=by_day(100, night=2000), deadline=None)
-@given(st.fixed_dictionaries({}, optional=fields))
-def test_fields_at_random(changed: dict[str, Any]) -> None:
-    taken(table(**changed))
+def outcomes(strategy: st.SearchStrategy[T], answer: Callable[[T], Sequence[bytes]], *, cases: int) -> Counter[bool]:
+    """How many answers of that kind are taken, and how many are not: a test that meets only one tells little."""
+    counted: Counter[bool] = Counter()
+
+    @settings(max_examples=cases, deadline=None)
+    @given(strategy)
+    def give(what: T) -> None:
+        counted[taken(answer(what))] += 1
+
+    give()
+    return counted
 
 
-@settings(max_examples=by_day(100, night=2000), deadline=None)
-@given(shuffles)
-def test_p2p_fields_at_random(shuffle: Sequence[Any]) -> None:
+def test_fields_at_random() -> None:
+    some = st.fixed_dictionaries({}, optional=fields)
+    counted = outcomes(some, lambda it: table(**it), cases=by_day(100, night=2000))
+    assert min(counted[True], counted[False]) > 0, counted
+
+
+def test_p2p_fields_at_random() -> None:
     """Of the second task, whose other fields are honest."""
-    taken(table(shuffles={1: shuffle}))
+    counted = outcomes(shuffles | plausible, lambda it: table(shuffles={1: it}), cases=by_day(100, night=2000))
+    assert min(counted[True], counted[False]) > 0, counted
 
 
-@settings(max_examples=by_day(50, night=1000), deadline=None)
-@given(st.binary(max_size=60), st.integers(0, 200))
-def test_bytes_at_random(data: bytes, at: int) -> None:
+def test_bytes_at_random() -> None:
     (honest,) = table()
-    taken([data])
-    taken([honest[:at] + data + honest[at + len(data) :]])
+
+    def changed(what: tuple[bytes, int]) -> list[bytes]:
+        data, at = what
+        return [honest[:at] + data + honest[at + len(data) :]]
+
+    cases = by_day(50, night=1000)
+    assert outcomes(st.binary(max_size=60), lambda it: [it], cases=cases)[True] == 0
+    counted = outcomes(st.tuples(st.binary(max_size=60), st.integers(0, 200)), changed, cases=cases)
+    assert min(counted[True], counted[False]) > 0, counted
+
+
+def test_control_an_unsound_graph_is_none() -> None:
+    graph = checked_graph(table(), MOST)
+    unsound = [
+        graph._replace(tasks=dict(reversed(graph.tasks.items()))),  # the second task is before what it depends on
+        graph._replace(tasks={("f", object()): task for task in graph.tasks.values()}),
+        graph._replace(priorities=dict.fromkeys(graph.tasks, "0")),
+    ]
+    for each in unsound:
+        with pytest.raises(AssertionError):
+            verify_sound(each)
 
 
 @settings(max_examples=by_day(50, night=1000), deadline=None)

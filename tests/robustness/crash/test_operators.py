@@ -18,6 +18,7 @@ import pytest
 
 from daskpki.authority.audit import verify_log
 from daskpki.authority.ca import CertificateAuthority
+from daskpki.identity import Role
 from daskpki.inventory import CertificateRecord
 from daskpki.records import ISSUED, REVOKED
 from tests.robustness.crash.calls import KILL, Point, injecting
@@ -83,10 +84,11 @@ def on_disk(root: Path) -> Shared:
 
 
 def founded(shared: Shared) -> None:
-    (done,) = shared.at_once(("init-ca", "--with", "worker"))
-    assert done.status == 0, done
-    (done,) = shared.at_once(("issue", "worker", "--name", "w", "--count", str(LEAVES)))
-    assert done.status == 0, done
+    with closing(shared.place.factory()) as store:
+        authority = CertificateAuthority(store, shared.place.cluster)
+        authority.init()
+        names = ["worker", *(f"w-{number}" for number in range(LEAVES))]
+        assert len([*authority.issue(authority.requests(Role.WORKER, names))]) == len(names)
 
 
 def test_what_is_due_is_renewed_once_by_two_who_renew_it_at_once(shared: Shared) -> None:

@@ -131,6 +131,11 @@ def test_it_costs_no_request_until_what_was_seen_lies_within_a_sealed_segment(pl
         assert head is not None
         assert bool(head.segments) == sealed
         assert len(place.server.requests()) == 2 + len(head.segments)
-        with operator(place, tmp_path / "others") as store:
-            for _ in range(12):
-                issue(store.log("c"), [random_leaf(CHANCE) for _ in range(150)])
+        if not sealed:
+            _fill(place, tmp_path / "others")
+
+
+def _fill(place: GsmPlace, home: Path) -> None:
+    with operator(place, home) as store:
+        for _ in range(12):
+            issue(store.log("c"), [random_leaf(CHANCE) for _ in range(150)])

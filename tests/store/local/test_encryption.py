@@ -118,10 +118,10 @@ def test_every_shorter_box_is_refused() -> None:
 def test_a_forged_header_is_refused_before_it_costs_memory(cost: tuple[int, int, int]) -> None:
     box = bytearray(sealed())
     box[10:13] = cost
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(CorruptError, match="sealed data asks for"):
         open_with_passphrase(redigested(bytes(box)), PASSPHRASE, context=BOUND)
-    assert time.perf_counter() - started < 0.05
+    assert time.process_time() - started < 0.05
 
 
 def test_a_newer_format_is_refused_by_name() -> None:

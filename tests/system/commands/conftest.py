@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.command_stores import local, run, server
+from tests.support.command_stores import cheap_passphrases, local, run, server
 
-__all__ = ["local", "run", "server"]
+__all__ = ["cheap_passphrases", "local", "run", "server"]

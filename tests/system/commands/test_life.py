@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import subprocess
+from collections.abc import Callable
 from datetime import datetime
 from operator import le
 from pathlib import Path
@@ -133,10 +134,7 @@ def test_a_hold_can_be_released_and_nothing_else(run: Run) -> None:
     run("revoke", "client/alice")
     refused = run("revoke", "client/alice", "--release", code=3)
     assert "final (RFC 5280, 5.3.1)" in refused.err
-    assert (
-        "never issued" in run("revoke", "client/carol", code=4).err
-        or "was issued" in run("revoke", "client/carol", code=4).err
-    )
+    assert "no certificate 'client/carol' was issued here" in run("revoke", "client/carol", code=4).err
     run("revoke", "abcdef", code=4)
     run("revoke", "worker", "--reason", "boredom", code=2)
 
@@ -206,6 +204,7 @@ def test_a_credential_keeps_two_versions_however_often_it_is_renewed(
     monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
     run = runner(capsys, "--store", "gsm://my-project")
     server.quotas.enforced = True  # two writes a second to one secret among them, for which commands wait
+    refused = pass_time(server, 1)
     run("init-ca", "--with", "worker")
     for _ in range(4):
         run("renew", "worker")
@@ -213,6 +212,23 @@ def test_a_credential_keeps_two_versions_however_often_it_is_renewed(
         most = 4 if secret.endswith("_records") else 2
         assert len(server.active_versions(secret)) <= most, secret
     assert server.active_versions("projects/my-project/secrets/daskpki_default_worker_worker") == [4, 5]
+    assert refused()
+
+
+def pass_time(server: SecretManagerServer, seconds: float) -> Callable[[], int]:
+    """The server's clock goes on by so much whenever a client was told to wait; gives how often that was."""
+    refused = 0
+
+    def go_on(*_request: object) -> None:
+        nonlocal refused
+        told = sum(entry.status == "RESOURCE_EXHAUSTED" for entry in server.requests())
+        if told > refused:
+            refused = told
+            server.clock.advance(seconds)
+
+    server.before("CreateSecret", go_on, times=None)
+    server.before("AddSecretVersion", go_on, times=None)
+    return lambda: refused
 
 
 def test_a_second_operator_sees_the_same(
@@ -275,17 +291,7 @@ def test_many_leaves_are_paced_to_the_quota(
     run("init-ca")
     server.quotas.per_minute["write"] = 60
     server.quotas.enforced = True
-    refused = 0
-
-    def let_a_minute_pass(*_request: object) -> None:
-        nonlocal refused
-        told = sum(entry.status == "RESOURCE_EXHAUSTED" for entry in server.requests())
-        if told > refused:
-            refused = told
-            server.clock.advance(60)
-
-    server.before("CreateSecret", let_a_minute_pass, times=None)
-    server.before("AddSecretVersion", let_a_minute_pass, times=None)
+    refused = pass_time(server, 60)
     assert len(run("issue", "worker", "--name", "w", "--count", "90", "--json").json()) == 90
-    assert refused >= 3  # 186 writes at 60 a minute
+    assert refused() >= 3  # 186 writes at 60 a minute
     assert {entry["state"] for entry in run("list", "--json").json()} == {"issued"}

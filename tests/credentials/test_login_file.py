@@ -123,7 +123,7 @@ def test_logout_forgets_what_programs_have_seen(
     newer = Confidential(load_login_file(operator.home / "later.login").trust)
     manager = dial_security(obtain(Wanted(), here), Wanted(), here).enforcement(Role.CLIENT).manager
     assert manager is not None
-    manager.offer(newer)
+    manager.accept_trust(newer)
     kept = here.contexts.directory.parent / "trust"
     assert len(list(kept.iterdir())) == 1
     dora.run("logout", "default/dora")

@@ -72,17 +72,6 @@ def test_a_refused_message_is_not_kept(
     assert grown < 4 * SIZE
 
 
-def test_control_a_message_that_is_kept_is_seen(authority: Authority, limited: Cluster, tmp_path: Path) -> None:
-    security = stock_security(authority, authority.leaf(Role.CLIENT, "talkative"), tmp_path)
-
-    def kept(texts: Iterable[str]) -> Iterator[Any]:
-        return ({"op": "set_metadata", "keys": [number], "value": text} for number, text in enumerate(texts))
-
-    long = kept(f"{number:x}" * SIZE for number in range(TIMES))
-    assert asyncio.run(growth(limited, security, Role.CLIENT, long))[0] > 4 * SIZE
-    asyncio.run(growth(limited, security, Role.CLIENT, kept(["gone"] * TIMES)))
-
-
 async def growth(cluster: Cluster, security: Security, role: Role, messages: Iterable[Any]) -> tuple[int, list[Any]]:
     """How many bytes more the scheduler has after these messages than after two of them, and what it answered."""
     comm = await dial(cluster.address, security, role.value)
@@ -189,3 +178,15 @@ def test_values_that_take_more_memory_than_bytes_are_counted(
     reply = asyncio.run(scenario())
     assert "more than 4194304 values" in str(error_in(reply))
     assert resident(limited.scheduler.process.pid, "VmHWM") - before < 8 * SIZE
+
+
+def test_control_a_message_that_is_kept_is_seen(authority: Authority, limited: Cluster, tmp_path: Path) -> None:
+    """The last test here: it raises the most that there ever was, above."""
+    security = stock_security(authority, authority.leaf(Role.CLIENT, "talkative"), tmp_path)
+
+    def kept(texts: Iterable[str]) -> Iterator[Any]:
+        return ({"op": "set_metadata", "keys": [number], "value": text} for number, text in enumerate(texts))
+
+    long = kept(f"{number:x}" * SIZE for number in range(TIMES))
+    assert asyncio.run(growth(limited, security, Role.CLIENT, long))[0] > 4 * SIZE
+    asyncio.run(growth(limited, security, Role.CLIENT, kept(["gone"] * TIMES)))

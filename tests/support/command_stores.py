@@ -38,7 +38,10 @@ def in_cloud(
 @pytest.fixture(autouse=True)
 def cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this process seals by a passphrase takes no time, nor does opening it: the sealed file says its cost."""
-    monkeypatch.setitem(seal_with_passphrase.__kwdefaults__, "cost", CHEAP)
+    defaults = seal_with_passphrase.__kwdefaults__
+    assert defaults is not None
+    assert "cost" in defaults
+    monkeypatch.setitem(defaults, "cost", CHEAP)
 
 
 @pytest.fixture

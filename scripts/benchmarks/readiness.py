@@ -30,7 +30,8 @@ _ABOUT: Final = (
     " the trust document (the project's own servers on loopback), checks them, and puts the cluster's rules in force,"
     " with a self-test. The usual shell script takes certificate and key from environment variables, writes them to"
     " disk, and starts Dask as the entrypoint does, by `python -m distributed.cli.dask_scheduler`. `dask` first loads"
-    " the commands of all packages that add some; here that is dask-kubernetes."
+    " the commands of all packages that add some; here that is dask-kubernetes. All load the dashboard, since bokeh is"
+    " installed, as in Dask's own images."
 )
 _GOALS: Final = (
     Goal(FILES, 1.2, "at most 1.2 times `dask scheduler` with files on disk"),

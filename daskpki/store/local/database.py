@@ -20,7 +20,7 @@ import sqlite3
 import stat
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -123,6 +123,10 @@ class MasterKey(Protocol):
         """The master key; AccessDeniedError with the ways to unlock it."""
 
 
+Beforehand = Callable[[sqlite3.Connection, Sequence[str]], None]
+"""What is done in a transaction before it ends, for the keys that asked for it."""
+
+
 class Database:
     """The open database of one store; may be shared by threads."""
 
@@ -133,7 +137,7 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._closed = False
-        self._before: dict[str, Callable[[sqlite3.Connection], None]] = {}
+        self._before: dict[str, Beforehand] = {}
         self._afterwards: list[Callable[[], None]] = []
         self._verified: int | None = None
         self._snapshots: weakref.WeakSet[DatabaseSnapshot] = weakref.WeakSet()
@@ -161,9 +165,9 @@ class Database:
             try:
                 yield self._connection
                 if not nested:
-                    actions, self._before = self._before, {}
-                    for action in actions.values():
-                        action(self._connection)
+                    before, self._before = self._before, {}
+                    for action in dict.fromkeys(before.values()):
+                        action(self._connection, [key for key, wanted in before.items() if wanted == action])
                 with translated(self.path, committing=not nested):
                     self._connection.execute("RELEASE nested" if nested else "COMMIT")
             except BaseException:
@@ -179,13 +183,14 @@ class Database:
                 for call in later:
                     call()
 
-    def beforehand(self, key: str, action: Callable[[sqlite3.Connection], None]) -> None:
-        """Within `write`: run `action` once, at the end of the outermost transaction, as part of it."""
+    def beforehand(self, key: str, action: Beforehand) -> None:
+        """Within `write`: call `action` once, with all its keys, at the end of the outermost transaction and in it."""
         self._before.setdefault(key, action)
 
-    def is_pending(self, key: str) -> bool:
-        """True if `beforehand` was called with that key in the open transaction."""
-        return key in self._before
+    @property
+    def pending(self) -> Collection[str]:
+        """The keys with which `beforehand` was called in the open transaction."""
+        return self._before.keys()
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Run `action` once the outermost transaction is durable, and not if it is undone; outside of one, at once."""

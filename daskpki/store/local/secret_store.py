@@ -191,17 +191,19 @@ class LocalSecretStore:
         self._seal_later(secret)
 
     def _seal_later(self, secret: str) -> None:
-        """Seal the secret's part at the end of the transaction, once for a whole batch."""
-        part = secret_part(secret)
-        self._database.beforehand(part, lambda connection: self._seal(connection).renew_secrets(part))
+        """Seal the secret's part at the end of the transaction, with all others of a batch."""
+        self._database.beforehand(secret_part(secret), self._renew_seal)
+
+    def _renew_seal(self, connection: sqlite3.Connection, parts: Sequence[str]) -> None:
+        self._seal(connection).renew_secrets(parts)
 
     def _seal(self, connection: sqlite3.Connection) -> TableSeal:
         return TableSeal(connection, self._master_key.unlock(), self._database.store_id)
 
     def _verify_part(self, connection: sqlite3.Connection, secret: str) -> None:
-        part = secret_part(secret)
-        if not self._database.is_pending(part):  # else it was verified before this transaction changed it
-            self._seal(connection).verify_secrets(part)
+        part, pending = secret_part(secret), self._database.pending
+        if part not in pending:  # else it was verified before this transaction changed it, and so was the MAC
+            self._seal(connection).verify_secrets(part, digests_too=not pending)
 
     def _verify(self, connection: sqlite3.Connection, secret: str) -> None:
         """Raise CorruptError unless a holder of the store's key wrote the secret and its versions."""

@@ -52,30 +52,36 @@ class TableSeal:
 
     def verify(self) -> None:
         """Raise CorruptError unless a holder of the store's key wrote every row, and none is missing."""
-        digests = {part: value for part, value in self._digests().items() if not part.startswith("secret:")}
+        every = self._digests()
+        digests = {part: value for part, value in every.items() if not part.startswith("secret:")}
         found = {part: self._digest(part) for part in (*_SMALL, *self._runs())}
         for part in sorted(digests.keys() | found.keys()):
             if digests.get(part, _EMPTY) != found.get(part):
                 raise _changed(part.partition(":")[0])
-        self._verify_mac()
+        self._verify_mac(every)
 
-    def verify_secrets(self, part: str) -> None:
-        """Raise CorruptError unless a holder of the store's key wrote the secrets of a part, and none is missing."""
-        if self._digests().get(part, _EMPTY) != self._digest(part):
+    def verify_secrets(self, part: str, *, digests_too: bool = True) -> None:
+        """Raise CorruptError unless a holder of the store's key wrote the secrets of a part, and none is missing.
+
+        Without `digests_too`, the digests were verified in this transaction already.
+        """
+        row = self._connection.execute("SELECT digest FROM table_digest WHERE part = ?", (part,)).fetchone()
+        if (row[0] if row else _EMPTY) != self._digest(part):
             raise _changed("secret")
-        self._verify_mac()
+        if digests_too:
+            self._verify_mac(self._digests())
 
-    def _verify_mac(self) -> None:
-        digests, row = self._digests(), self._connection.execute("SELECT mac FROM table_seal").fetchone()
+    def _verify_mac(self, digests: Mapping[str, bytes]) -> None:
+        row = self._connection.execute("SELECT mac FROM table_seal").fetchone()
         if row is None and not digests:  # nothing was written yet
             return
         if row is None or not hmac.compare_digest(row[0], self._mac(digests)):
             raise _changed("table_digest")
 
-    def renew_secrets(self, part: str) -> None:
-        """Seal the secrets of a part, which was verified before its first change."""
-        self._verify_mac()  # or the new MAC would cover digests that someone without the key wrote
-        self._renew([part])
+    def renew_secrets(self, parts: Iterable[str]) -> None:
+        """Seal the secrets of these parts, each of which was verified before its first change."""
+        self._verify_mac(self._digests())  # or the new MAC would cover digests that someone without the key wrote
+        self._renew(parts)
 
     def renew(self, positions: Iterable[int]) -> None:
         """Seal the rows that the transaction wrote: the small tables, and the certificates at these positions."""

@@ -52,7 +52,7 @@ LIES: dict[str, Lie] = {
         "the reply is longer than any that is expected",
     ),
     "a list": Lie("token", Answer(b"[]"), 75, "has no access token"),
-    "another server": Lie("token", token()._replace(headers={}), 5, "is not one of a metadata server"),
+    "another server": Lie("token", token()._replace(headers={}), 5, "is not from a metadata server"),
     "a name that steers a terminal": Lie(
         "name", Answer(b"\x1b[2Jvm\nFAKE"), 2, "name '\\x1b[2Jvm\\nFAKE' is not a DNS label"
     ),

@@ -190,7 +190,7 @@ def test_nothing_but_the_key_is_copied(ca: CertificateAuthority) -> None:
 @pytest.mark.parametrize(
     ("subject", "words"),
     [
-        ({"OU": "scheduler", "CN": "scheduler"}, "asks to be a scheduler"),
+        ({"OU": "scheduler", "CN": "scheduler"}, "asks for the role scheduler"),
         ({"O": "other"}, "for cluster 'other'"),
     ],
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -97,7 +98,8 @@ def test_a_ca_is_sealed_by_a_file_named_in_full_and_else_the_plan_says_so(run: R
     assert "the CA's key is stored unsealed" in run(*PLACE).stderr
     sealed = run(*PLACE, "--ca-passphrase-file=secrets/ca", "--show-commands")
     assert "unsealed" not in sealed.stderr
-    assert f"--ca-passphrase-file={Path('secrets/ca').absolute()} init-ca" in sealed.stdout
+    option = f"--ca-passphrase-file={Path('secrets/ca').absolute()}"
+    assert f"{quote(option)} init-ca" in sealed.stdout
 
 
 def test_where_nothing_is_there_is_nothing_to_destroy(run: Run) -> None:

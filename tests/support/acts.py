@@ -30,7 +30,7 @@ TURNED_AWAY = {
     "is not the worker of this nanny": "own",
     "is not of trust domain": "domain",
     "is revoked": "revoked",
-    "an identity is exactly one": "identity",
+    "URI names instead of one": "identity",
     "is not a role": "identity",
     "is a CA's, not a leaf": "purpose",
     "its extended key usage lacks": "purpose",

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from shlex import quote
 from typing import Annotated, Any
 
 import pytest
@@ -113,7 +114,7 @@ def test_issue_loads_neither_dask_nor_google_nor_pydantic(tmp_path: object) -> N
 
 
 def test_completion_is_shown_for_the_shell_that_asks() -> None:
-    asked = f"{sys.executable} -m daskpki --show-completion; exit $?"  # the exit keeps bash from becoming Python
+    asked = f"{quote(sys.executable)} -m daskpki --show-completion; exit $?"  # the exit keeps bash from becoming Python
     done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
     assert "complete -o default -F _daskpki_completion daskpki" in done.stdout
     assert subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=False).returncode == 0

@@ -102,7 +102,7 @@ class Anchored:
         except NotTrustedError as error:
             if not (self.old_key_lost and self._store.url.startswith("local:")):
                 raise type(error)(str(error), hint=self._hint(error)) from None
-            # an earlier run was interrupted: the lost key signed none of its records, but the store's own key vouches
+            # an earlier run was interrupted: the lost key signed none of its records; the store's own key sealed them
             point = after_records(start, list(after(start.head.seq)))
         if point.head != head:
             raise CorruptError(f"the log of {self._cluster!r} does not lead to record {head.seq}")

@@ -32,7 +32,7 @@ from daskpki.records import EMPTY, Head, Record
 
 
 class Audited(NamedTuple):
-    """A verified log: its head, and the trust document that vouches for it up to `trust.log`."""
+    """A verified log: its head, and the trust document that confirms it up to `trust.log`."""
 
     head: Head
     certificates: int
@@ -53,17 +53,17 @@ def verify_log(session: Session) -> Audited:
     return Audited(view.head, sum(1 for _ in replayed.certificates()), trust, basis)
 
 
-def _replay(records: Iterator[Record], end: Head, vouched: Head) -> ReplayedInventory:
-    """The inventory up to `end`; CorruptError unless the vouched head is among the records."""
-    replayed, vouched_for = ReplayedInventory(), vouched == EMPTY
+def _replay(records: Iterator[Record], end: Head, confirmed: Head) -> ReplayedInventory:
+    """The inventory up to `end`; CorruptError unless the confirmed head is among the records."""
+    replayed, is_there = ReplayedInventory(), confirmed == EMPTY
     for record in records:
-        vouched_for = vouched_for or (record.seq, record.hash) == vouched
+        is_there = is_there or (record.seq, record.hash) == confirmed
         if record.seq <= end.seq:
             replayed.apply(record)
-    if not vouched_for:
+    if not is_there:
         raise CorruptError(
-            f"the signed trust document names record {vouched.seq} with hash {vouched.hash[:16]}..., and the log has "
-            "no such record: it was cut off or rewritten",
+            f"the log does not contain record {confirmed.seq} with hash {confirmed.hash[:16]}..., which the signed "
+            "trust document names: it was cut off or rewritten",
             hint="restore the store from a backup, and find out who could write to it",
         )
     return replayed

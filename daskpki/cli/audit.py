@@ -83,7 +83,7 @@ def _verify(invocation: Invocation, session: Session) -> None:
     }
     lines = [
         f"{head.seq} records follow from one another; the head is {head.hash}",
-        f"the signed trust document (epoch {trust.epoch}) vouches for them up to number {trust.log[0]}",
+        f"the signed trust document (epoch {trust.epoch}) confirms them up to number {trust.log[0]}",
         f"its CA is trusted {_BASIS[audited.basis]}",
         f"each of the {head.seq - trust.log[0]} records after that is in a commit which the CA signed",
         f"the inventory matches them; certificates: {audited.certificates}",

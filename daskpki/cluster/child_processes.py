@@ -40,7 +40,7 @@ class ChildHandover:
         self._board = self._descriptors["handover.json"].pop() if self._directory is None else None
         """The memfd of the handover, which each change replaces."""
 
-    def take_trust(self, manager: TrustManager) -> None:
+    def keep_trust(self, manager: TrustManager) -> None:
         """Write the trust document in force."""
         with self._lock:
             assert manager.signed is not None
@@ -48,7 +48,7 @@ class ChildHandover:
             ca, trust = self._put("ca.pem", anchors.encode()), self._put("trust.json", manager.signed.reveal())
             self._replace(self.handover._replace(ca=ca, trust=trust))
 
-    def take_credential(self, pair: KeyPair) -> None:
+    def keep_credential(self, pair: KeyPair) -> None:
         """Write a newer credential of the same identity."""
         with self._lock:
             cert, key = self._put("cert.pem", pair.certificates.encode()), self._put("key.pem", pair.key.reveal())

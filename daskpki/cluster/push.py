@@ -53,7 +53,7 @@ def push_trust(
     quiet = Audit(usual=logging.DEBUG)  # the command shows each scheduler's answer
     security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, key_pair(credential), trust, audit=quiet)})
 
-    async def tell_one(address: str) -> Answer:
+    async def push_one(address: str) -> Answer:
         arguments = security.get_connection_args(Role.CLIENT.value)  # new for each address: it must be a scheduler's
         try:
             epoch = await asyncio.wait_for(send_trust(address, arguments, latest), limit)
@@ -69,7 +69,7 @@ def push_trust(
         except OSError as error:
             return Answer(address, None, str(error) or type(error).__name__)
 
-    async def tell_all() -> list[Answer]:
-        return list(await asyncio.gather(*map(tell_one, addresses)))
+    async def push_all() -> list[Answer]:
+        return list(await asyncio.gather(*map(push_one, addresses)))
 
-    return asyncio.run(tell_all())
+    return asyncio.run(push_all())

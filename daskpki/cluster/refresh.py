@@ -101,7 +101,7 @@ class WholeSource:
         return self._read()[1]
 
 
-def take_newest(manager: TrustManager, source: Source, refused: Refused) -> bool:
+def accept_newest(manager: TrustManager, source: Source, refused: Refused) -> bool:
     """Put the newest valid trust document of `source` in force; return True if there was one.
 
     Asks again after each document, since one in force may make a later one valid that was refused before. So a process
@@ -193,7 +193,7 @@ class Poller:
     def _ask(self) -> bool:
         """Ask for both; return False if a document was refused."""
         refused = self._refused
-        take_newest(self._manager, self._source, self._report)
+        accept_newest(self._manager, self._source, self._report)
         begin, end = self._manager.lifetime
         pause = (end - begin) * self._share
         # Epochs are compared: a pushed document is news as well, and stays news after a poll that failed.
@@ -252,7 +252,7 @@ class SharedLookup:
             return latest
 
     def _run(self, lookup: TrustLookup, manager: TrustManager) -> None:
-        ask = partial(take_newest, manager, self._source, _report)
+        ask = partial(accept_newest, manager, self._source, _report)
         news = _answers(ask, "no newer trust document could be looked for")
         lookup.set_result(manager.signed if news else None)
 

@@ -143,8 +143,8 @@ class NodeSecurity(PkiSecurity):
         """From now on, keep the newest material readable for child processes; return the path of the handover."""
         if self._for_children is None:
             self._for_children = ChildHandover(self.handover)
-            self.manager.on_trust.append(self._for_children.take_trust)
-            self.manager.on_credential.append(self._for_children.take_credential)
+            self.manager.on_trust.append(self._for_children.keep_trust)
+            self.manager.on_credential.append(self._for_children.keep_credential)
         return self._for_children.path
 
     def __reduce_ex__(self, protocol: object) -> Any:

@@ -82,7 +82,7 @@ def login_by_file(
     """
     if ca_sha256 is None and not knows_ca(file, here):
         raise UsageError(
-            f"the file names the CA {file.ca_sha256}, and nobody vouches for it here",
+            f"the file names the CA {file.ca_sha256}, but nothing here confirms it",
             hint="--ca-sha256 FINGERPRINT, as the operator told you by another way than this file came",
         )
 

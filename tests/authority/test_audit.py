@@ -48,7 +48,7 @@ def test_a_log_that_holds_is_said_to(run: Run) -> None:
     told = run("audit", "--verify", "--json").json()
     assert (told["records"], told["certificates"]) == (len(run("audit", "--json").json()), 3)
     assert told["trust"]["log"][0] < told["records"]
-    assert "vouches" in run("audit", "--verify").out
+    assert "confirms them" in run("audit", "--verify").out
     run("audit", "--verify", "--csv", code=2)
     run("--cluster", "other", "audit", "--verify", code=4)
 

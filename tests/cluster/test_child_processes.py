@@ -104,7 +104,7 @@ def test_a_trust_document_and_a_credential_that_come_at_once_are_both_kept(
     with ThreadPoolExecutor(2) as threads:
         for number in range(200):
             pair, manager = pairs[number % 2], managers[number % 2]
-            for done in [threads.submit(kept.take_credential, pair), threads.submit(kept.take_trust, manager)]:
+            for done in [threads.submit(kept.keep_credential, pair), threads.submit(kept.keep_trust, manager)]:
                 done.result()
             newest = load_handover(kept.path)
             assert manager.signed is not None

@@ -301,7 +301,7 @@ def test_what_it_says_of_itself_is_verified(dora: Person, signed: Path, here: En
         login_by_file(file._replace(trust=foreign.trust), [], here, ca_sha256=foreign.ca_sha256)
     with pytest.raises(NotTrustedError, match="of cluster default, not of lab"):
         login_by_file(file._replace(cluster="lab"), [], here, ca_sha256=file.ca_sha256)
-    with pytest.raises(UsageError, match="nobody vouches for it here"):
+    with pytest.raises(UsageError, match="but nothing here confirms it"):
         login_by_file(file, [], here)
     assert here.contexts.all() == []
     logout(here, *logout_targets(here, None))

@@ -281,7 +281,7 @@ class GsmRecordLog:
         """
         if before is None or tip.head is None:
             return ()
-        if not self._is_vouched(before):
+        if not self._is_signed(before):
             return (*before.leftover, before.link.prev)
         if self._cleared != tip.head.number and tip.head.authentic:
             between = set(range(before.link.prev + 1, tip.head.number))
@@ -299,7 +299,7 @@ class GsmRecordLog:
         """
         head = found.payload
         assert isinstance(head, LogHead)
-        if self._is_vouched(head):
+        if self._is_signed(head):
             return True
         if (place := place_of(head)) not in self._derived:
             if self._state(head._replace(tail=())) != head.state:
@@ -311,7 +311,7 @@ class GsmRecordLog:
         """The state after all records of that head."""
         return State().after(self._replay.records(head))
 
-    def _is_vouched(self, head: LogHead) -> bool:
+    def _is_signed(self, head: LogHead) -> bool:
         if self.judge is None:
             return True
         if head.end not in self._places:

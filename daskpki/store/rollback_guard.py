@@ -107,7 +107,7 @@ class RollbackGuard:
 
     def note(self, cluster: str, head: Head) -> None:
         """Remember a head that is durable; heads that this handle notes do not affect its own snapshots."""
-        if head.seq > self._noted.get(cluster, EMPTY).seq:
+        if head.seq > self._noted.get(cluster, self.remembered(cluster)).seq:
             self._noted[cluster] = head
 
     def save(self) -> None:

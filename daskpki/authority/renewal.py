@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from daskpki.authority.lookup import ABANDON_AFTER, issuing_der, living_authorities, recorded_policy
 from daskpki.errors import PolicyError, UsageError
@@ -41,9 +41,12 @@ def is_due(life: CertificateRecord | Lifetime, now: float) -> bool:
     return is_near_end(life.not_before, life.not_after, now)
 
 
+_IN_FORCE: Final = (ISSUED, RELEASED)
+
+
 def renewable(inventory: Inventory) -> Iterator[CertificateRecord]:
     """The leaves that a renewal may replace: the newest of each name, not revoked, with a key that the CA made."""
-    for entry in inventory.certificates(statuses=[ISSUED, RELEASED]):
+    for entry in inventory.certificates(statuses=_IN_FORCE):
         if not entry.superseded and entry.key_type != FROM_REQUEST:
             yield entry
 
@@ -92,7 +95,7 @@ def still_due(entries: Iterable[CertificateRecord], now: datetime, *, give_way: 
     def wanted(inventory: Inventory, request: LeafRequest) -> bool:
         role, name = request.identity.role.value, request.identity.name
         newest = inventory.current(role, name)
-        if newest is None or newest.serial != serials[role, name] or newest.status not in (ISSUED, RELEASED):
+        if newest is None or newest.serial != serials[role, name] or newest.status not in _IN_FORCE:
             return False
         reserved = inventory.certificates(role=role, name=name, statuses=[RESERVED]) if give_way else ()
         return not any(entry.reserved_at >= since for entry in reserved)

@@ -56,11 +56,11 @@ def _decode(body: bytes, what: str) -> bytes:
         raise CorruptError(f"{what}: a PEM block is not base64 ({error})") from None
 
 
-def single_der(data: bytes, what: str, labels: tuple[str, ...], *, limit: int = MAX_INPUT) -> bytes:
+def single_der(data: bytes, what: str, labels: tuple[str, ...]) -> bytes:
     """Return DER itself, or that of one PEM block with one of `labels`; UsageError for other or several blocks."""
-    if is_der(check_size(data, what, limit)) or not is_pem(data):
+    if is_der(check_size(data, what)) or not is_pem(data):
         return data
-    blocks = parse_pem(data, what, limit=limit)
+    blocks = parse_pem(data, what)
     if len(blocks) != 1 or blocks[0][0] not in labels:
         found = ", ".join(label for label, _ in blocks)
         raise UsageError(f"the file contains {found}, where one {labels[0]} is expected")

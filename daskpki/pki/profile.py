@@ -131,7 +131,7 @@ def parse_dns_name(text: str) -> str:
     for label in labels:
         parse_label(label, f"DNS name {text!r}: label")
     if len(labels[-1]) < 2 or not labels[-1][-1].isalpha():  # noqa: PLR2004 - as in the rule
-        rule = "its last label must have two characters and end with a letter, unlike an IP address (RFC 1123, 2.1)"
+        rule = "its last label needs two characters or more, the last a letter, unlike an IP address (RFC 1123, 2.1)"
         raise UsageError(f"DNS name {text!r}: {rule}")
     return text
 

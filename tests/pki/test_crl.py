@@ -149,4 +149,4 @@ def test_a_changed_crl_is_refused() -> None:
 
 def test_an_oversized_crl_is_refused() -> None:
     with pytest.raises(UsageError, match="more than"):
-        parse_crl(bytes(MAX_CRL + 1))
+        verify_crl(bytes(MAX_CRL + 1), authority().certificate)

@@ -45,9 +45,7 @@ class RollbackGuard:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._seen = _load(path)
-        self._noted: dict[str, Head] = {}
-        self._noted_trust: dict[str, SeenTrust] = {}
+        self._seen, self._noted = _load(path), _load(None)
 
     @property
     def lasts(self) -> bool:
@@ -62,7 +60,7 @@ class RollbackGuard:
         """Remember a trust document that was verified."""
         known = self._seen.trust.get(cluster)
         if known is None or epoch > known.epoch:
-            self._seen.trust[cluster] = self._noted_trust[cluster] = SeenTrust(epoch, tuple(authorities))
+            self._seen.trust[cluster] = self._noted.trust[cluster] = SeenTrust(epoch, tuple(authorities))
 
     def verify(self, cluster: str, head: Head, holds: Callable[[Head], bool]) -> None:
         """Raise NotTrustedError if the log lacks the record that was seen; `holds` looks a record up."""
@@ -97,30 +95,31 @@ class RollbackGuard:
 
         That is no memory of the log: on Secret Manager, a commit that lost a race is verified as well.
         """
-        self._seen.verified[cluster] = (since, end)
+        if self._seen.verified.get(cluster) != (since, end):
+            self._seen.verified[cluster] = self._noted.verified[cluster] = (since, end)
 
     def forget(self) -> None:
         """Forget this store: the user has knowingly accepted its present state, older or not."""
-        self._seen, self._noted, self._noted_trust = _load(None), {}, {}
+        self._seen, self._noted = _load(None), _load(None)
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
     def note(self, cluster: str, head: Head) -> None:
         """Remember a head that is durable; heads that this handle notes do not affect its own snapshots."""
-        if head.seq > self._noted.get(cluster, self.remembered(cluster)).seq:
-            self._noted[cluster] = head
+        if head.seq > self._noted.heads.get(cluster, self.remembered(cluster)).seq:
+            self._noted.heads[cluster] = head
 
     def save(self) -> None:
         """Merge the new entries into the file, which others may have changed; log a warning if it cannot be written."""
-        if self._path is None or not (self._noted or self._noted_trust):
+        if self._path is None or not any(self._noted):
             return
         before = _load(self._path)
-        heads = {cluster: max(head, before.heads.get(cluster, EMPTY)) for cluster, head in self._noted.items()}
+        heads = {cluster: max(head, before.heads.get(cluster, EMPTY)) for cluster, head in self._noted.heads.items()}
         trust = {
             cluster: max(before.trust.get(cluster, seen), seen, key=lambda each: each.epoch)
-            for cluster, seen in self._noted_trust.items()
+            for cluster, seen in self._noted.trust.items()
         }
-        merged = _Memory(before.heads | heads, before.trust | trust, before.verified | self._seen.verified)
+        merged = _Memory(before.heads | heads, before.trust | trust, before.verified | self._noted.verified)
         if merged == before:
             return
         cas = {cluster: _encode_trust(seen) for cluster, seen in merged.trust.items()}
@@ -132,7 +131,7 @@ class RollbackGuard:
             import logging
 
             logging.getLogger(__name__).warning("a rollback of the store will not be detected: %s", error)
-        self._noted, self._noted_trust = {}, {}
+        self._noted = _load(None)
 
 
 def _replace(path: Path, data: bytes) -> None:

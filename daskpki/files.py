@@ -23,6 +23,7 @@ PUBLIC_FILE: Final = 0o644
 PRIVATE_DIR: Final = 0o700
 MOUNTS: Final = Path("/proc/self/mountinfo")
 _TEMPORARY: Final = ".tmp-"
+_FORCE: Final = "--force replaces it, or choose another place"
 _MAX_SECRET_FILE: Final = 1 << 20
 
 
@@ -57,9 +58,23 @@ def write_private(
 
     `mode` is 0600 unless the content is public. OSErrors become errors that name the file by its path, or by `called`.
     """
-    hint = "--force replaces it, or choose another place"
-    with published(path, force=force, mode=mode, called=called, hint=hint) as temporary, temporary.open("r+b") as file:
+    with (
+        published(path, force=force, mode=mode, called=called, hint=_FORCE) as temporary,
+        temporary.open("r+b") as file,
+    ):
         file.write(data)
+
+
+def check_writable(path: Path, *, force: bool) -> None:
+    """Raise what `write_private` would raise, for a command that does something before it writes."""
+    import tempfile  # takes 3 ms, and most commands write no such file
+
+    if not force and is_there(path):
+        raise AlreadyExistsError(f"{path} exists", hint=_FORCE)
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise os_error(error, path) from error
 
 
 @contextmanager

@@ -183,6 +183,7 @@ class FileTokens:
 
 _METHOD: Final = "access_secret_version"
 _NO_WAY: Final = "check that it can be reached from here: by Private Google Access, a NAT, or a proxy"
+_TOKEN: Final = re.compile(rb"[!-~]+")
 _ACCESS: Final = "secretmanager.versions.access"
 
 
@@ -207,10 +208,11 @@ class SecretManager:
 
     def _access(self, secret: str, version: str) -> tuple[int, Confidential]:
         def attempt(timeout: float) -> tuple[int, Confidential]:
-            token = self._token
-            if token is None:
-                token = self._token = self._tokens.token()
-            headers = {"Authorization": f"Bearer {token.reveal().decode('latin-1')}"}
+            token = self._token or self._tokens.token()
+            if not _TOKEN.fullmatch(token.reveal()):
+                raise TryAgain("the access token has characters that none may have (RFC 6750, section 2.1)")
+            self._token = token
+            headers = {"Authorization": f"Bearer {token.reveal().decode('ascii')}"}
             path = f"/v1/{self._url.parent}/secrets/{secret}/versions/{version}:access"
             try:
                 reply = self._connection.get(path, headers, timeout)

@@ -45,7 +45,7 @@ def crl(
     With two tiers there are two lists: the intermediate's, and the offline root's, which is signed for a year and needs
     its file:  [bold]daskpki crl --offline-root root.key[/bold]
     """
-    from daskpki.files import PUBLIC_FILE, write_private
+    from daskpki.files import PUBLIC_FILE, check_writable, write_private
 
     if pem and der:
         raise UsageError("--pem and --der are two forms of the same", hint="use one of them")
@@ -54,15 +54,17 @@ def crl(
     root = root_file.named(invocation.cluster)
     if revoke_intermediate and root is None:
         raise UsageError("only its root revokes an intermediate", hint="--offline-root FILE")
+    if out is not None:
+        check_writable(out, force=force)
     with invocation.authority() as authority:
+        inventory = authority.inventory()
+        chosen = _chosen(authority, inventory, generation, der=der)
         if root is not None:
             signed = authority.sign_root_crl(root, revoke=revoke_intermediate)
             invocation.output.hint(f"signed the CRL of CA {signed.generation} ({signed.state})")
-        inventory = authority.inventory()
-        chosen = _chosen(authority, inventory, generation)
+            inventory = authority.inventory()
+            chosen = _chosen(authority, inventory, generation, der=der)
         warn_of_end(invocation.output, inventory, authority.session.now())
-    if der and len(chosen) > 1:
-        raise UsageError(f"a DER file contains one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
     if out is not None:
         data = chosen[0].der if der else _pem(chosen).encode()
         write_private(out, data, force=force, mode=PUBLIC_FILE)
@@ -75,7 +77,9 @@ def crl(
         invocation.output.result(documents, [line for document in documents for line in _lines(document)])
 
 
-def _chosen(authority: CertificateAuthority, inventory: Inventory, generation: int | None) -> list[KeptCrl]:
+def _chosen(
+    authority: CertificateAuthority, inventory: Inventory, generation: int | None, *, der: bool
+) -> list[KeptCrl]:
     from daskpki.authority.crl import kept_crls, root_crls
 
     kept = [*kept_crls(authority.trust()), *root_crls(inventory)]
@@ -83,6 +87,9 @@ def _chosen(authority: CertificateAuthority, inventory: Inventory, generation: i
     if not chosen:
         known = ", ".join(str(entry.generation) for entry in kept)
         raise NotFoundError(f"CA {generation} is not in the trust document", hint=f"CAs are {known}")
+    if der and len(chosen) > 1:
+        hint = "--generation N, or --pem" if generation is None else "--pem; openssl crl -outform DER converts each"
+        raise UsageError(f"a DER file contains one CRL, and there are {len(chosen)}", hint=hint)
     return chosen
 
 

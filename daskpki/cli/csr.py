@@ -10,7 +10,7 @@ import typer
 
 from daskpki.cli.invocation import Invocation, parse_role_and_name
 from daskpki.cli.output import certificate_facts, colon_fingerprint
-from daskpki.errors import AlreadyExistsError, PolicyError, UsageError
+from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.quoting import minute
 
@@ -44,13 +44,15 @@ def request(
     from daskpki.cli.login import keyring_remedy
     from daskpki.credentials.contexts import LOGIN_FILE, LOGIN_SUFFIX
     from daskpki.credentials.csr import request_certificate, waiting_for
-    from daskpki.files import PUBLIC_FILE, write_private
+    from daskpki.files import PUBLIC_FILE, check_writable, write_private
     from daskpki.pki.csr import request_pem
 
     role, label = parse_role_and_name(who, name, named)
     if role is not Role.CLIENT:
         hint = f"daskpki issue {role.value}; or any program's request: daskpki sign FILE {role.value}/NAME"
         raise PolicyError(f"a {role.value}'s key does not live in a person's keyring", hint=hint)
+    if out is not None:
+        check_writable(out, force=force)
     identity = Identity(default_trust_domain(invocation.cluster), role, label)
     here = invocation.environment()
     waiting = waiting_for(here.contexts, invocation.store_name, invocation.cluster, identity.name)
@@ -104,15 +106,15 @@ def sign(
     without access to the store needs: certificate, signed trust document and the scheduler's address, but no key.
     """
     from daskpki.credentials.contexts import LOGIN_SUFFIX, encode_context
-    from daskpki.files import PUBLIC_FILE, is_there, read_file, write_private
+    from daskpki.files import PUBLIC_FILE, check_writable, read_file, write_private
     from daskpki.pki.credential import certificate_pem, parse_credential
     from daskpki.pki.csr import parse_request
 
     options = [*(["--out", str(out)] if out else []), *(["--ttl", ttl] if ttl else []), *(["--force"] if force else [])]
     by_login_file = out is not None and out.suffix == LOGIN_SUFFIX
     asked = parse_request(read_file(file))
-    if out is not None and not force and is_there(out):
-        raise AlreadyExistsError(f"{out} exists", hint="--force replaces it, or choose another place")
+    if out is not None:
+        check_writable(out, force=force)
     with invocation.authority() as authority:
         command = shlex.join(["daskpki", "sign", str(file), *options])
         role, name = parse_role_and_name(who) if who else authority.proposed(asked, command)

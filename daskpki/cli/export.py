@@ -35,11 +35,13 @@ def export(
     from daskpki.credentials.credential_files import export_directory
     from daskpki.credentials.sources import fetch_credential
     from daskpki.credentials.verified import Pins
-    from daskpki.files import write_private
+    from daskpki.files import check_writable, write_private
     from daskpki.pki.credential import encode_pkcs12
 
     if (p12 is None) == (out is None):
         raise UsageError("export writes either a directory or a PKCS#12 file", hint="--out DIR or --p12 FILE")
+    if p12 is not None:
+        check_writable(p12, force=force)
     role, name = parse_role_and_name(who)
     with invocation.open_store() as store:
         pins = Pins(sha256=invocation.given.ca_sha256)

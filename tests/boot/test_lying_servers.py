@@ -41,9 +41,9 @@ class Lie(NamedTuple):
 LIES: dict[str, Lie] = {
     "a nested token": Lie("token", Answer(b"[" * 100_000), 75, "has no access token"),
     "a token of many lines": Lie(
-        "token", token(access_token=f"{MARK}\r\nX-Other: 1"), 75, "the server there does not speak HTTP/1.1"
+        "token", token(access_token=f"{MARK}\r\nX-Other: 1"), 75, "the access token has characters"
     ),
-    "a token beyond ASCII": Lie("token", token(access_token=f"{MARK}\u00e9\0"), 4, "no credential worker/vm-1"),
+    "a token beyond ASCII": Lie("token", token(access_token=f"{MARK}\u00e9\0"), 75, "the access token has"),
     "a long token": Lie("token", token(access_token=MARK * 30_000), 75, "HTTP status 431"),
     "a token without end": Lie(
         "token",

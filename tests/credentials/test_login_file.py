@@ -268,6 +268,16 @@ def test_only_a_client_gets_a_login_file(operator: Person, dora: Person, tmp_pat
     dora.run("logout")
 
 
+def test_no_key_is_made_for_a_request_that_cannot_be_written(dora: Person) -> None:
+    (dora.home / "dora.csr").touch()
+    assert "dora.csr exists" in dora.run("request", "client/dora", "--out", "dora.csr", code=1).stderr
+    assert "does not exist" in dora.run("request", "client/dora", "--out", "missing/dora.csr", code=4).stderr
+    assert "waits" not in dora.run("whoami", code=4).stderr
+    dora.run("request", "client/dora", "--out", "dora.csr", "--force")
+    assert "a key waits" in dora.run("whoami", code=4).stderr, "control"
+    dora.run("logout")
+
+
 DAMAGES: Final[dict[Callable[[bytes], bytes], type[Exception]]] = {
     lambda data: data[:-40]: CorruptError,
     lambda data: data.replace(b'"format": 1', b'"format": 2'): NotTrustedError,

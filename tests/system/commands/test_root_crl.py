@@ -67,6 +67,31 @@ def test_two_tiers_have_two_crls_that_openssl_wants_both(local: Run, tmp_path: P
     local("crl", "--revoke-intermediate", code=2)
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "names"),
+    [
+        (("--out", "{tmp}/taken"), 1, "taken exists"),
+        (("--out", "{tmp}/missing/crl.pem"), 4, "missing/crl.pem does not exist"),
+        (("--out", "{tmp}/crl.der", "--der"), 2, "openssl crl -outform DER"),
+        (("--generation", "7"), 4, "CAs are 1"),
+    ],
+)
+def test_nothing_is_signed_that_could_not_be_handed_out(
+    local: Run, tmp_path: Path, options: tuple[str, ...], code: int, names: str
+) -> None:
+    root = str(tmp_path / "root.key")
+    local("init-ca", "--offline-root", root, *passphrase(tmp_path))
+    (tmp_path / "taken").touch()
+    asked = [option.replace("{tmp}", str(tmp_path)) for option in options]
+    if "--der" in asked:
+        asked += ["--generation", "1"]
+    refused = local("crl", "--offline-root", root, *passphrase(tmp_path), *asked, code=code).err
+    assert names in refused
+    assert [one["number"] for one in local("crl", "--json").json()] == [1, 1]
+    local("crl", "--offline-root", root, *passphrase(tmp_path), "--out", str(tmp_path / "free"))
+    assert [one["number"] for one in local("crl", "--json").json()] == [1, 2], "control"
+
+
 def test_an_intermediate_is_revoked_once_it_was_replaced(local: Run, tmp_path: Path) -> None:
     old, new, alice, crls = str(tmp_path / "old"), str(tmp_path / "new"), tmp_path / "alice", tmp_path / "crls.pem"
     local("init-ca", "--with", "client/alice", "--offline-root", old, *passphrase(tmp_path))

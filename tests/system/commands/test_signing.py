@@ -53,6 +53,7 @@ def test_a_file_that_exists_is_found_before_anything_is_issued(local: Run, tmp_p
     refused = local("sign", csr, "--out", str(out), code=1).err
     assert f"{out} exists" in refused
     assert "--force" in refused
+    assert "does not exist" in local("sign", csr, "--out", str(tmp_path / "missing" / "a.login"), code=4).err
     assert local("list", "--json").json() == []
     local("sign", csr, "--out", str(out), "--force")
     assert [entry["name"] for entry in local("list", "--json").json()] == ["alice"]

@@ -15,6 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from tests.support.nightly import NIGHTLY
 
+pytest.register_assert_rewrite("daskpki.store.testing", "tests.support.histories")
 hypothesis.settings.register_profile("by day", derandomize=True)
 if not NIGHTLY:  # an ordinary run tries the same cases as the one before it, a long one new ones
     hypothesis.settings.load_profile("by day")

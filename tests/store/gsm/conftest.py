@@ -10,8 +10,6 @@ import pytest
 from daskpki.store.gsm.store import GsmStore
 from tests.support.gsm_places import PLACES, GsmPlace, open_place
 
-pytest.register_assert_rewrite("daskpki.store.testing", "tests.support.histories")
-
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest) -> Iterator[GsmPlace]:

@@ -11,8 +11,6 @@ import pytest
 from daskpki.store.local.store import LocalStore
 from tests.support.local_places import LocalPlace
 
-pytest.register_assert_rewrite("daskpki.store.testing", "tests.support.histories")
-
 
 @pytest.fixture
 def place(tmp_path: Path) -> LocalPlace:

@@ -201,10 +201,10 @@ def _credential(stage: Stage, cluster: str, name: str) -> VerifiedCredential:
 def _refusal(address: str, context: ssl.SSLContext) -> str:
     """Connect, and return the reason of the refusal; DaskpkiError if there is none."""
     from daskpki.credentials.contexts import split_scheduler
-    from daskpki.doctor.scheduler import Answer, dial
+    from daskpki.doctor.scheduler import Admission, dial
 
     dialled = dial(*split_scheduler(address), context)
-    if dialled.answer is not Answer.REFUSED:
+    if dialled.answer is not Admission.REFUSED:
         raise DaskpkiError(f"{address} does not refuse a stranger: {dialled.detail or dialled.answer}")
     return dialled.detail
 

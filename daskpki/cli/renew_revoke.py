@@ -20,7 +20,7 @@ from daskpki.records import REVOKED, REVOKING
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.cluster.push import Answer
+    from daskpki.cluster.push import PushAnswer
 
 IN_TIME: Final = "nodes fetch it within a minute"
 
@@ -63,7 +63,7 @@ def notify_schedulers(
         invocation.output.hint(IN_TIME)
 
 
-def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[Answer]:
+def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[PushAnswer]:
     from daskpki.credentials.contexts import parse_scheduler
     from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import obtain
@@ -81,7 +81,7 @@ def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequen
     return push_trust(addresses, found.verified, latest.data)
 
 
-def _report(invocation: Invocation, answer: Answer) -> None:
+def _report(invocation: Invocation, answer: PushAnswer) -> None:
     if answer.epoch is not None:
         if answer.taken:
             outcome = f"updated to trust epoch {answer.epoch}; it forwards it to its workers"

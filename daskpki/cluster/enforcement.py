@@ -30,7 +30,7 @@ CONNECTION_ARGUMENT: Final = "daskpki"
 """Key of the Enforcement among the arguments that Dask passes to its comm backends."""
 
 
-class Connection(Protocol):
+class EnforcedConnection(Protocol):
     """The part of a connection that the rules use; `comm.PkiTLS` implements it."""
 
     conversation: Conversation
@@ -110,7 +110,7 @@ class Enforcement:
         self.now = now
         self.registrations = Registrations()
         """Registered addresses and client names on our listeners."""
-        self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+        self._live: WeakKeyDictionary[EnforcedConnection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
         self.manager: Manager | None = None
         self.on_dial: Refresh | None = None
@@ -122,7 +122,7 @@ class Enforcement:
         self.pair = pair
         self._minimum = minimum
         self._allow_stale = allow_stale
-        self._outlived: WeakSet[Connection] = WeakSet()
+        self._outlived: WeakSet[EnforcedConnection] = WeakSet()
         self._replacing = threading.Lock()  # a push of a trust document and a poll's key pair may come at once
         self._lock = threading.Lock()  # the event loop adds connections while a thread may list them
         self._contexts: dict[bool, ssl.SSLContext] = {}
@@ -153,7 +153,7 @@ class Enforcement:
         verify_peer(peer, self.trust, roles, now=self.now(), allow_stale=self._allow_stale)
         return peer
 
-    def connected(self, comm: Connection, peer: Peer, server: Server | None = None) -> None:
+    def connected(self, comm: EnforcedConnection, peer: Peer, server: Server | None = None) -> None:
         """Put an admitted connection under its rules, and list it as long as it lives.
 
         `server` is our kind if the peer dialled us.
@@ -177,7 +177,7 @@ class Enforcement:
             self._met[peer.serial] = self.now()
         self.audit.record(CONNECTED, peer=peer.identity.uri, address=address, detail=detail, again=again)
 
-    def connections(self) -> dict[Connection, float]:
+    def connections(self) -> dict[EnforcedConnection, float]:
         """Return the live connections, each with its start time (seconds since the epoch)."""
         with self._lock:
             return dict(self._live.items())
@@ -226,7 +226,7 @@ class Enforcement:
 
         Streams of registered workers and clients stay, since these would end with them; so do those that we dialled.
         """
-        crowds: dict[int, list[tuple[float, Connection]]] = {}
+        crowds: dict[int, list[tuple[float, EnforcedConnection]]] = {}
         for comm, begun in self.connections().items():
             if comm.conversation.server and not comm.conversation.streaming:
                 crowds.setdefault(comm.conversation.peer.serial, []).append((begun, comm))
@@ -239,7 +239,7 @@ class Enforcement:
         culprits = (comm for comm in self.connections() if condition(comm.conversation.peer))
         self.abort_those(culprits, kind, detail, reason)
 
-    def abort_those(self, comms: Iterable[Connection], kind: str, detail: str, reason: Reason | None) -> None:
+    def abort_those(self, comms: Iterable[EnforcedConnection], kind: str, detail: str, reason: Reason | None) -> None:
         """Cut these connections, and record each."""
         for comm in comms:
             with self._lock:

@@ -24,7 +24,7 @@ LIMIT: Final = 5.0
 """Seconds for all schedulers to answer."""
 
 
-class Answer(NamedTuple):
+class PushAnswer(NamedTuple):
     """Answer of one scheduler: the epoch in force there now, else the reason of the failure.
 
     `taken` is true if that is the pushed epoch. `refused` is true if the scheduler refused the document, and false if
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
 def push_trust(
     addresses: Sequence[str], held: VerifiedCredential, latest: Confidential, *, limit: float = LIMIT
-) -> list[Answer]:
+) -> list[PushAnswer]:
     """Push a newly published trust document to all schedulers at once, as the client `held`, within `limit` seconds.
 
     Never raises. The document is public and its signature is the authority, so a scheduler has to prove only that a CA
@@ -53,23 +53,23 @@ def push_trust(
     quiet = Audit(usual=logging.DEBUG)  # the command shows each scheduler's answer
     security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, key_pair(credential), trust, audit=quiet)})
 
-    async def push_one(address: str) -> Answer:
+    async def push_one(address: str) -> PushAnswer:
         arguments = security.get_connection_args(Role.CLIENT.value)  # new for each address: it must be a scheduler's
         try:
             epoch = await asyncio.wait_for(send_trust(address, arguments, latest), limit)
-            return Answer(address, epoch, taken=epoch == document.epoch)
+            return PushAnswer(address, epoch, taken=epoch == document.epoch)
         except PermissionError as refusal:
-            return Answer(address, None, str(refusal), refused=True)
+            return PushAnswer(address, None, str(refusal), refused=True)
         except TimeoutError:
-            return Answer(address, None, f"no answer within {limit:g} s")
+            return PushAnswer(address, None, f"no answer within {limit:g} s")
         except FatalCommClosedError as refusal:  # with our own reason, or the other side's
-            return Answer(address, None, str(refusal))
+            return PushAnswer(address, None, str(refusal))
         except CommClosedError:
-            return Answer(address, None, "it closed the connection")
+            return PushAnswer(address, None, "it closed the connection")
         except OSError as error:
-            return Answer(address, None, str(error) or type(error).__name__)
+            return PushAnswer(address, None, str(error) or type(error).__name__)
 
-    async def push_all() -> list[Answer]:
+    async def push_all() -> list[PushAnswer]:
         return list(await asyncio.gather(*map(push_one, addresses)))
 
     return asyncio.run(push_all())

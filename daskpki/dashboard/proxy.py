@@ -152,7 +152,7 @@ def upstream_of(address: str | None, location: Location | None = None, here: Env
     return Upstream(target, dial_security(obtained, wanted, here), location)
 
 
-Route = Callable[[HTTPServerRequest], Awaitable[tuple[Upstream, str]]]
+Router = Callable[[HTTPServerRequest], Awaitable[tuple[Upstream, str]]]
 """Returns the dashboard of a request, and the path there; NotTrustedError, NotFoundError, DaskpkiError."""
 
 REQUEST_HEADERS: Final = (
@@ -180,7 +180,7 @@ class Forward(RequestHandler):
 
     _upstream: IOStream | None = None
 
-    def initialize(self, route: Route) -> None:
+    def initialize(self, route: Router) -> None:
         """Take the route."""
         self._route = route
 

@@ -55,7 +55,7 @@ class Schedulers:
         return sorted(set(self._known()))
 
     async def route(self, request: HTTPServerRequest) -> tuple[Upstream, str]:
-        """Route a request to its dashboard (`proxy.Route`)."""
+        """Route a request to its dashboard (`proxy.Router`)."""
         address, path = scheduler_in(request.uri or "")
         known = await asyncio.to_thread(self.addresses)
         if address not in known:

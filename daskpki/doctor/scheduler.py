@@ -78,12 +78,12 @@ def dial(host: str, port: int, context: ssl.SSLContext, timeout: float = TIMEOUT
     try:
         plain = socket.create_connection((host, port), timeout)
     except OSError as failure:
-        return Dialled(None, Answer.SILENT, _words(failure), reachable=False)
+        return Dialled(None, Admission.SILENT, _words(failure), reachable=False)
     with plain:
         try:
             wrapped = context.wrap_socket(plain, server_hostname=host)
         except OSError as failure:  # ssl.SSLError among them
-            answer = Answer.SILENT if isinstance(failure, TimeoutError) else Answer.REFUSED
+            answer = Admission.SILENT if isinstance(failure, TimeoutError) else Admission.REFUSED
             return Dialled(None, answer, _words(failure))
         with wrapped:
             return _first_answer(wrapped)
@@ -94,15 +94,15 @@ def _first_answer(connection: ssl.SSLSocket) -> Dialled:
     try:
         received = connection.recv(_GREETING)
     except TimeoutError:
-        return Dialled(leaf, Answer.SILENT, "no answer in time")
+        return Dialled(leaf, Admission.SILENT, "no answer in time")
     except OSError as failure:
-        return Dialled(leaf, Answer.REFUSED, _words(failure))
+        return Dialled(leaf, Admission.REFUSED, _words(failure))
     if not received:
-        return Dialled(leaf, Answer.REFUSED, "closed the connection")
+        return Dialled(leaf, Admission.REFUSED, "closed the connection")
     from daskpki.cluster.comm import announced_modes
 
     mode, code = announced_modes(received)
-    return Dialled(leaf, Answer.ADMITTED, mode=mode, code=code)
+    return Dialled(leaf, Admission.ADMITTED, mode=mode, code=code)
 
 
 def ask_page(host: str, port: int, timeout: float = TIMEOUT) -> Page:
@@ -124,7 +124,7 @@ def _words(failure: OSError) -> str:
     return failure.strerror or ("no answer in time" if isinstance(failure, TimeoutError) else type(failure).__name__)
 
 
-class Answer(StrEnum):
+class Admission(StrEnum):
     """The listener's answer after the handshake."""
 
     REFUSED = "refused"
@@ -140,7 +140,7 @@ class Dialled(NamedTuple):
     """
 
     leaf: bytes | None
-    answer: Answer
+    answer: Admission
     detail: str = ""
     reachable: bool = True
     mode: str | None = None
@@ -162,7 +162,7 @@ def check_certificate(address: str, dialled: Dialled, trust: TrustDocument, now:
         yield error(address, f"nothing answers ({dialled.detail})", "check the scheduler, the address and the firewall")
     elif "alert" in dialled.detail:
         yield note(address, f"speaks TLS, but refused before it sent a certificate ({dialled.detail})")
-    elif dialled.answer is Answer.SILENT:
+    elif dialled.answer is Admission.SILENT:
         yield error(address, "the listener sent no certificate in time", "try again, or see the scheduler's log")
     else:
         reason = f"the listener does not speak TLS ({dialled.detail})"
@@ -190,9 +190,9 @@ def check_stranger(address: str, dialled: Dialled) -> Iterator[Finding]:
     """Check that a connection without a certificate is refused."""
     if dialled.leaf is None:
         return
-    if dialled.answer is Answer.ADMITTED:
+    if dialled.answer is Admission.ADMITTED:
         yield error(address, "it accepts connections without a certificate", "start it by daskpki-entrypoint scheduler")
-    elif dialled.answer is Answer.REFUSED:
+    elif dialled.answer is Admission.REFUSED:
         yield ok(address, f"refuses connections without a certificate ({dialled.detail})")
     else:
         yield note(address, "without a certificate, it neither refused nor answered in time", "try again")
@@ -200,7 +200,7 @@ def check_stranger(address: str, dialled: Dialled) -> Iterator[Finding]:
 
 def check_friend(address: str, who: str, dialled: Dialled) -> Finding:
     """Check that a credential of the cluster is admitted; otherwise the refusal of strangers proves nothing."""
-    if dialled.answer is Answer.ADMITTED:
+    if dialled.answer is Admission.ADMITTED:
         return ok(address, f"admits {who}")
     reason = f"does not admit {who} ({dialled.detail or dialled.answer})"
     return error(address, reason, "daskpki whoami, and daskpki login for a fresh credential")
@@ -208,7 +208,7 @@ def check_friend(address: str, who: str, dialled: Dialled) -> Finding:
 
 def check_mode(address: str, dialled: Dialled) -> Iterator[Finding]:
     """Check the mode of a scheduler, which is in its greeting for admitted clients."""
-    if dialled.answer is not Answer.ADMITTED:
+    if dialled.answer is not Admission.ADMITTED:
         return
     if dialled.mode is None:
         reason = "it uses Dask's own TLS, where every certificate of the CA may do everything"

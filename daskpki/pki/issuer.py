@@ -33,7 +33,7 @@ from daskpki.pki.profile import (
 )
 from daskpki.pki.verify import Parent, PathVerifier, check_ca, check_leaf, parent_of
 
-Entry: TypeAlias = tuple[x509.ExtensionType, bool]
+Extension: TypeAlias = tuple[x509.ExtensionType, bool]
 """An extension, and whether it is critical."""
 
 SERVER_AND_CLIENT: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -48,7 +48,7 @@ class Template(NamedTuple):
     public_key: PublicKey
     serial: int
     lifetime: Lifetime
-    extensions: tuple[Entry, ...]
+    extensions: tuple[Extension, ...]
 
 
 @cache
@@ -81,7 +81,7 @@ _ROOT_EXTENSIONS: Final = (x509.BasicConstraints(ca=True, path_length=1), True),
 """Extensions of the offline root of two tiers: one CA below it, no name constraints, only certificates and CRLs."""
 
 
-def ca_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
+def ca_extensions(permitted_dns: tuple[str, ...]) -> tuple[Extension, ...]:
     """Extensions of a CA that issues leaves: no CA below it, constrained to these DNS subtrees.
 
     digitalSignature permits signing the trust document. There is no URI constraint, since pyca's verifier and
@@ -103,7 +103,7 @@ def leaf_subject(cluster: str, identity: Identity) -> x509.Name:
     )
 
 
-def leaf_extensions(request: LeafRequest, kind: KeyType) -> tuple[Entry, ...]:
+def leaf_extensions(request: LeafRequest, kind: KeyType) -> tuple[Extension, ...]:
     """Extensions of a leaf. RSA servers get keyEncipherment, without which TLS 1.2's RSA suites fail."""
     identity = request.identity
     dns, ips = leaf_names(request)
@@ -253,7 +253,7 @@ def _ca_lifetime(now: datetime, ttl: int) -> Lifetime:
 
 
 def _self_signed(
-    name: x509.Name, extensions: tuple[Entry, ...], key: PrivateKey, *, generation: int, serial: int, now: datetime
+    name: x509.Name, extensions: tuple[Extension, ...], key: PrivateKey, *, generation: int, serial: int, now: datetime
 ) -> Issuer:
     template = Template(name, key.public_key(), serial, _ca_lifetime(now, CA_LIFETIME), extensions)
     own_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(template.public_key)

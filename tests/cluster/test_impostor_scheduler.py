@@ -16,7 +16,7 @@ from distributed import Client, Nanny, Scheduler, Security, Worker
 from distributed.comm.core import Comm, connect, listen
 from distributed.protocol.serialize import ToPickle
 
-from daskpki.cluster.push import Answer, push_trust
+from daskpki.cluster.push import PushAnswer, push_trust
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.identity import Role
@@ -123,7 +123,7 @@ def test_no_operator_unpickles_its_answer(own: Authority, poser: Security, proof
     credential, document = own.leaf(Role.CLIENT, "operator").credential, own.document()
     held = VerifiedCredential(credential, document, own.signed(document))
 
-    async def scenario() -> list[Answer]:
+    async def scenario() -> list[PushAnswer]:
         async with (
             Scheduler(
                 security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"

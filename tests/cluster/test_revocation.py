@@ -14,7 +14,7 @@ import pytest
 from distributed import Client
 
 from daskpki.cluster import trust_updates
-from daskpki.cluster.push import Answer, push_trust
+from daskpki.cluster.push import PushAnswer, push_trust
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.confidential import Confidential
 from daskpki.credentials.verified import VerifiedCredential
@@ -136,8 +136,8 @@ def test_what_an_administrators_command_is_told(
     (taken,) = push_trust([running.address], held, own.signed(newest))
     assert (refused.epoch, refused.refused) == (None, True)
     assert "trust document" in refused.reason
-    assert taken == Answer(running.address, newest.epoch, taken=True)
-    assert unheard == Answer(deaf, None, "no answer within 0.5 s")
+    assert taken == PushAnswer(running.address, newest.epoch, taken=True)
+    assert unheard == PushAnswer(deaf, None, "no answer within 0.5 s")
     assert caplog.text == "", "the command's answers stand alone on the terminal"
 
 

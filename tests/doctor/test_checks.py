@@ -34,7 +34,7 @@ from daskpki.doctor.checks import (
     warning,
 )
 from daskpki.doctor.scheduler import (
-    Answer,
+    Admission,
     Dialled,
     Page,
     check_certificate,
@@ -341,7 +341,7 @@ def test_a_keyring_is_missed_by_those_who_need_it() -> None:
 
 
 def leaf_of(cluster: Cluster, slug: str) -> Dialled:
-    return Dialled(cluster.credentials[slug].leaf, Answer.REFUSED, "certificate required")
+    return Dialled(cluster.credentials[slug].leaf, Admission.REFUSED, "certificate required")
 
 
 def test_a_scheduler_is_known_by_its_certificate(cluster: Cluster) -> None:
@@ -353,10 +353,10 @@ def test_a_scheduler_is_known_by_its_certificate(cluster: Cluster) -> None:
     assert judged(leaf_of(cluster, "scheduler/scheduler")).severity == "ok"
     assert "is a worker" in judged(leaf_of(cluster, "worker/worker")).reason
     assert "impostor" in (judged(leaf_of(make_cluster(), "scheduler/scheduler")).remedy or "")
-    assert judged(Dialled(None, Answer.REFUSED, "wrong version number")).severity == "error"
-    assert judged(Dialled(None, Answer.REFUSED, "sslv3 alert handshake failure")).severity == "note"
-    assert judged(Dialled(None, Answer.SILENT, "no route", reachable=False)).severity == "error"
-    assert "no certificate in time" in judged(Dialled(None, Answer.SILENT, "no answer in time")).reason
+    assert judged(Dialled(None, Admission.REFUSED, "wrong version number")).severity == "error"
+    assert judged(Dialled(None, Admission.REFUSED, "sslv3 alert handshake failure")).severity == "note"
+    assert judged(Dialled(None, Admission.SILENT, "no route", reachable=False)).severity == "error"
+    assert "no certificate in time" in judged(Dialled(None, Admission.SILENT, "no answer in time")).reason
 
 
 def test_a_renewal_is_advised_only_where_the_certificate_ended(cluster: Cluster) -> None:
@@ -380,21 +380,25 @@ def test_a_renewal_is_advised_only_where_the_certificate_ended(cluster: Cluster)
     ],
 )
 def test_by_which_rules_a_scheduler_goes(mode: str | None, severity: str, reason: str) -> None:
-    told = one(check_mode("a", Dialled(b"", Answer.ADMITTED, mode=mode)))
+    told = one(check_mode("a", Dialled(b"", Admission.ADMITTED, mode=mode)))
     assert told.severity == severity
     assert reason in told.reason
-    assert not list(check_mode("a", Dialled(b"", Answer.REFUSED, mode=mode)))
+    assert not list(check_mode("a", Dialled(b"", Admission.REFUSED, mode=mode)))
 
 
 @pytest.mark.parametrize(("code", "severity"), [("sealed", ["ok"]), ("stock", ["note"]), (None, [])])
 def test_whose_code_runs_in_a_scheduler(code: str | None, severity: list[str]) -> None:
-    told = check_code("a", Dialled(b"", Answer.ADMITTED, mode="limited", code=code))
+    told = check_code("a", Dialled(b"", Admission.ADMITTED, mode="limited", code=code))
     assert [each.severity for each in told] == severity
 
 
 def test_a_scheduler_refuses_strangers_and_admits_friends(cluster: Cluster) -> None:
     leaf = cluster.credentials["scheduler/scheduler"].leaf
-    expected = {Answer.REFUSED: ("ok", "error"), Answer.ADMITTED: ("error", "ok"), Answer.SILENT: ("note", "error")}
+    expected = {
+        Admission.REFUSED: ("ok", "error"),
+        Admission.ADMITTED: ("error", "ok"),
+        Admission.SILENT: ("note", "error"),
+    }
     for answer, (stranger, friend) in expected.items():
         assert one(check_stranger("a", Dialled(leaf, answer))).severity == stranger
         assert check_friend("a", "alice", Dialled(leaf, answer)).severity == friend

@@ -9,7 +9,7 @@ import pytest
 
 from daskpki.credentials.sources import Environment, this_process
 from daskpki.doctor.checks import Finding
-from daskpki.doctor.scheduler import Answer, Page, ask_page, check_page, dial, examine_scheduler, stranger
+from daskpki.doctor.scheduler import Admission, Page, ask_page, check_page, dial, examine_scheduler, stranger
 from daskpki.pki.trust_document import parse_trust
 from tests.support.boot_cloud import plain_environ
 from tests.support.booted import running, until
@@ -105,7 +105,7 @@ def test_without_tls_and_without_anybody(cluster: Cluster, monkeypatch: pytest.M
 
 def test_a_listener_that_says_nothing_is_no_verdict(credentials: Path) -> None:
     with listening(over_tls(credentials / "scheduler", demand=False, greeting=b"")) as port:
-        assert dial("127.0.0.1", port, stranger(), timeout=0.2).answer is Answer.SILENT
+        assert dial("127.0.0.1", port, stranger(), timeout=0.2).answer is Admission.SILENT
 
 
 def test_a_dashboard_is_recognised_by_its_answer() -> None:

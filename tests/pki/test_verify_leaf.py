@@ -39,7 +39,7 @@ def verify(
 
 def sign(
     issuer: Issuer,
-    entries: tuple[issuing.Entry, ...],
+    entries: tuple[issuing.Extension, ...],
     period: Lifetime = PERIOD,
     kind: KeyType = KeyType.P256,
     *,
@@ -52,7 +52,7 @@ def sign(
 
 
 def ca(
-    kind: KeyType, generation: int, *entries: issuing.Entry, length: int | None, above: Issuer | None = None
+    kind: KeyType, generation: int, *entries: issuing.Extension, length: int | None, above: Issuer | None = None
 ) -> Issuer:
     """A CA as no profile of ours allows it, below another one or self-signed."""
     own, name = key(kind, f"ca{generation}"), issuing.ca_subject("default", "CA", generation)
@@ -67,14 +67,14 @@ def ca(
     return Issuer(certificate, own, generation=generation, root=above.root, chain=(certificate, *above.chain))
 
 
-def constrained(*permitted: x509.GeneralName, excluded: Sequence[x509.GeneralName] | None = None) -> issuing.Entry:
+def constrained(*permitted: x509.GeneralName, excluded: Sequence[x509.GeneralName] | None = None) -> issuing.Extension:
     """A name constraints extension."""
     return x509.NameConstraints(permitted or None, excluded), True
 
 
 def extensions(
     who: Identity | None = None, *, names: list[x509.GeneralName] | None = None, purposes: bool = True
-) -> tuple[issuing.Entry, ...]:
+) -> tuple[issuing.Extension, ...]:
     """Those of a worker's leaf, with other names or without purposes."""
     own = who or identity()
     entries = list(issuing.leaf_extensions(LeafRequest(own), KeyType.P256))
@@ -86,7 +86,7 @@ def extensions(
 BOTH = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
 
 
-def usage(*further: int) -> issuing.Entry:
+def usage(*further: int) -> issuing.Extension:
     """digitalSignature, and these bits of the nine (RFC 5280, 4.2.1.3)."""
     return x509.KeyUsage(*(bit in (0, *further) for bit in range(9))), True
 
@@ -321,7 +321,7 @@ def test_pyca_refuses_an_ed25519_ca_and_no_ed25519_leaf_as_it_is_said() -> None:
         (4, (x509.OCSPNoCheck(), False), "the profile's extensions"),
     ],
 )
-def test_what_was_signed_is_held_against_its_profile(index: int, entry: issuing.Entry, rule: str) -> None:
+def test_what_was_signed_is_held_against_its_profile(index: int, entry: issuing.Extension, rule: str) -> None:
     issuer = authority()
     entries = list(extensions())
     check_leaf(sign(issuer, tuple(entries)), LeafRequest(identity()), parent_of(issuer.certificate))
@@ -472,7 +472,7 @@ def test_a_leaf_that_was_signed_for_another_is_noticed() -> None:
         (2, constrained(*DNS, x509.RFC822Name("example.org")), "permitted DNS subtrees and nothing else"),
     ],
 )
-def test_a_ca_is_held_against_its_profile(index: int, entry: issuing.Entry, rule: str) -> None:
+def test_a_ca_is_held_against_its_profile(index: int, entry: issuing.Extension, rule: str) -> None:
     issuer = authority()
     entries = issuing.ca_extensions(POLICY.permitted_dns)
     check_ca(sign(issuer, entries), issuer.certificate)

@@ -6,6 +6,7 @@ import ast
 import re
 import tokenize
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +47,32 @@ def test_module_names_say_something() -> None:
 def test_every_module_says_what_it_is() -> None:
     unsaid = [path for path in tracked("daskpki/*.py", "scripts/*.py") if not _begins_with_docstring(path.as_posix())]
     assert not unsaid
+
+
+TWICE = {"RetryPolicy", "Option"}
+"""Types of parts that may not load each other, with the same meaning in both (docs/adr/0017)."""
+
+
+def types_in(source: str) -> Iterator[str]:
+    """The public classes and aliases of types that a module makes."""
+    for node in ast.parse(source).body:
+        match node:
+            case (
+                ast.ClassDef(name=name)
+                | ast.Assign(targets=[ast.Name(id=name)])
+                | ast.AnnAssign(target=ast.Name(id=name))
+            ) if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name):
+                yield name
+
+
+def test_types_are_found() -> None:
+    source = "class Answer: ...\nclass _Canary: ...\nRouter = dict\nEntry: TypeAlias = int\nLIMIT = 5\n_Own = int\n"
+    assert list(types_in(source)) == ["Answer", "Router", "Entry"]
+
+
+def test_a_type_has_a_name_of_its_own() -> None:
+    count = Counter(name for path in tracked("daskpki/*.py") for name in types_in((ROOT / path).read_text()))
+    assert {name for name, times in count.items() if times > 1} == TWICE
 
 
 SHARED = {"support", "emulator"}

@@ -276,7 +276,7 @@ class Asset(OwnPage, StaticFileHandler):
     """The page's style sheet and script."""
 
 
-class Refusal(OwnPage):
+class RefusalPage(OwnPage):
     """Answers a request that is refused, with the reason in one line."""
 
     def initialize(self, status: int, reason: str) -> None:

@@ -260,7 +260,7 @@ class HttpGuard(Router):
         return None if handler.__module__ == page.__name__ else why_denied(handler)
 
     def _refusal(self, request: HTTPServerRequest, status: int, reason: str) -> HTTPMessageDelegate:
-        return self._ours.get_handler_delegate(request, page.Refusal, {"status": status, "reason": reason})
+        return self._ours.get_handler_delegate(request, page.RefusalPage, {"status": status, "reason": reason})
 
 
 def install_guard(server: Any, kind: Server, enforcement: Enforcement) -> None:

@@ -6,7 +6,7 @@ The names of the Python API are loaded when they are first used, so that `import
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daskpki.api import cluster_security, connect, open_store, secret, security
@@ -23,22 +23,13 @@ __all__ = [
     "security",
 ]
 
-_LAZY: Final = {
-    "CertificateAuthority": "daskpki.authority.ca",
-    "cluster_security": "daskpki.api",
-    "connect": "daskpki.api",
-    "open_store": "daskpki.api",
-    "secret": "daskpki.api",
-    "security": "daskpki.api",
-}
-
 
 def __getattr__(name: str) -> Any:
     """Load a name of the API (PEP 562)."""
-    if name not in _LAZY:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(import_module("daskpki.authority.ca" if name == "CertificateAuthority" else "daskpki.api"), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_LAZY]
+    return [*{*globals(), *__all__}]

@@ -25,9 +25,6 @@ class Confidential:
     def __len__(self) -> int:
         return len(self._value)
 
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Confidential):
             return NotImplemented
@@ -37,8 +34,6 @@ class Confidential:
 
     def __repr__(self) -> str:
         return f"<confidential, {len(self._value)} bytes>"
-
-    __str__ = __repr__
 
     def __format__(self, spec: str) -> str:
         return format(repr(self), spec)

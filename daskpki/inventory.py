@@ -185,7 +185,6 @@ def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityR
     return entry._replace(status=record.kind)
 
 
-NOTHING_PUBLISHED: Final[Mapping[str, Any]] = {}
 CERTIFICATE_KINDS: Final = frozenset({RESERVED, ISSUED, ABANDONED, REVOKING, REVOKED, RELEASED})
 AUTHORITY_KINDS: Final = frozenset({CA_RESERVED, CA_CREATED, CA_ACTIVATED, CA_RETIRING, CA_RETIRED, ROOT_CRL})
 
@@ -198,7 +197,7 @@ class ReplayedInventory:
         records: Iterable[Record] = (),
         *,
         head: Head = EMPTY,
-        published: Mapping[str, Any] = NOTHING_PUBLISHED,
+        published: Mapping[str, Any] = {},
         certificates: Iterable[CertificateRecord] = (),
         authorities: Iterable[AuthorityRecord] = (),
     ) -> None:

@@ -145,18 +145,18 @@ class CertificateAuthority:
         self, requests: Sequence[LeafRequest], kind: KeyType, wanted: RenewalFilter | None = None
     ) -> Iterator[Issued]:
         """Issue; if another command rotates the CA meanwhile, the new CA issues the rest."""
-        from daskpki.authority.issuance import SigningProfile, SupersededError, accept_all, issue
+        from daskpki.authority.issuance import SigningProfile, SupersededError, issue
 
         self._view = None
         done = 0
         try:
-            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or accept_all)
+            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted)
             for issued in issue(self.session, profile, requests):
                 done += 1
                 yield issued
         except SupersededError:
             self.inventory()
-            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or accept_all)
+            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted)
             yield from issue(self.session, profile, requests[done:])
 
     def proposed(self, request: CertificateRequest, command: str = "daskpki sign FILE") -> tuple[Role, str]:

@@ -43,13 +43,8 @@ RenewalFilter = Callable[[Inventory, LeafRequest], bool]
 """True if a leaf is still to be issued, judged by the state of the log to which its reservation is appended."""
 
 
-def accept_all(_inventory: Inventory, _request: LeafRequest) -> bool:
-    """Accept every request: for new leaves, as opposed to renewals."""
-    return True
-
-
 class SigningProfile(NamedTuple):
-    """Profile of one command's leaves: the CA, its policy, the kind of new keys, and the filter of those still wanted.
+    """Profile of one command's leaves: the CA, its policy, the kind of new keys, and for renewals those still wanted.
 
     With the `public_key` of a certificate request there is one leaf, and no private key is made or kept.
     """
@@ -57,13 +52,8 @@ class SigningProfile(NamedTuple):
     issuer: Issuer
     policy: Policy
     key_type: KeyType = KeyType.P256
-    wanted: RenewalFilter = accept_all
+    wanted: RenewalFilter | None = None
     public_key: PublicKey | None = None
-
-    @property
-    def renews(self) -> bool:
-        """True if each leaf takes the place of one that was stored before."""
-        return self.wanted is not accept_all
 
 
 class SupersededError(UnavailableError):
@@ -104,7 +94,7 @@ def issue(session: Session, profile: SigningProfile, requests: Sequence[LeafRequ
         leaves = _reserve(session, profile, requested, operation)
         signed = [_sign(session.cluster, profile, leaf) for leaf in leaves]
         if leaves:
-            yield from _keep_batch(session, operation, leaves, signed, renews=profile.renews)
+            yield from _keep_batch(session, operation, leaves, signed, renews=profile.wanted is not None)
 
 
 def check_requests(requests: Iterable[LeafRequest], policy: Policy, issuer: Lifetime, now: datetime) -> None:
@@ -147,7 +137,8 @@ def _reserve(
         active, ours = active_authority(inventory, session.cluster).generation, profile.issuer.generation
         if active != ours:
             raise SupersededError(f"CA {ours} no longer issues; CA {active} does", hint="try again")
-        chosen[:] = [(request, draft) for request, draft in planned if profile.wanted(inventory, request)]
+        wanted = profile.wanted
+        chosen[:] = [pair for pair in planned if wanted is None or wanted(inventory, pair[0])]
         return [draft for _, draft in chosen]
 
     records = session.commit(decide, session.stamp(operation)._replace(time=now))

@@ -21,7 +21,7 @@ from typing import Final
 from daskpki.confidential import Confidential
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.errors import AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError
-from daskpki.files import PRIVATE_DIR, PUBLIC_FILE, check_status, is_there, os_error, write_private
+from daskpki.files import PRIVATE_DIR, PUBLIC_FILE, check_status, is_there, make_directory, os_error, write_private
 from daskpki.identity import Identity
 from daskpki.pki import pem
 from daskpki.pki.certificates import certificate_identity, load_certificate
@@ -176,19 +176,13 @@ def export_directory(verified: VerifiedCredential, directory: Path, *, force: bo
         TRUST_FILE: verified.signed.reveal(),
     }
     key = key_pem(verified.credential)
-    _prepare(directory, [*public, KEY_FILE], force=force)
+    paths = [directory / name for name in (*public, KEY_FILE)]
+    taken = [str(path) for path in paths if is_there(path)]
+    if taken and not force:
+        raise AlreadyExistsError(f"{', '.join(taken)} would be overwritten", hint="--force, or another directory")
+    make_directory(directory, PRIVATE_DIR)
+    check_directory(directory)
     for name, data in public.items():
         write_private(directory / name, data, force=force, mode=PUBLIC_FILE)
     write_private(directory / KEY_FILE, key.reveal(), force=force)
-    return [directory / name for name in (*public, KEY_FILE)]
-
-
-def _prepare(directory: Path, names: list[str], *, force: bool) -> None:
-    taken = [str(directory / name) for name in names if is_there(directory / name)]
-    if taken and not force:
-        raise AlreadyExistsError(f"{', '.join(taken)} would be overwritten", hint="--force, or another directory")
-    try:
-        directory.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
-    except OSError as error:
-        raise os_error(error, directory) from error
-    check_directory(directory)
+    return paths

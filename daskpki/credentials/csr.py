@@ -7,13 +7,12 @@ a record beside the logins lists the key: it is written before the key, removed 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential, KeyringPort
-from daskpki.credentials.contexts import Contexts, service_name
+from daskpki.credentials.contexts import Contexts, file_digest, service_name
 from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, parse_entry
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.files import names_in, read_private_if_there, write_private
@@ -72,7 +71,7 @@ def find_waiting(contexts: Contexts, title: str) -> Waiting:
     return fitting[0]
 
 
-_NO_FILE: Final = hashlib.sha256(b"").hexdigest()
+_NO_FILE: Final = file_digest(b"")
 
 
 def request_certificate(

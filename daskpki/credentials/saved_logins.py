@@ -85,8 +85,9 @@ def _primes(key: Confidential) -> bytes:
 
 
 def _from_primes(data: bytes) -> Confidential:
-    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
+
+    from daskpki.pki.keys import serialize_key
 
     half = len(data) // 2
     if half < _LEAST_PRIME:
@@ -102,11 +103,7 @@ def _from_primes(data: bytes) -> Confidential:
         iqmp=rsa.rsa_crt_iqmp(p, q),
         public_numbers=rsa.RSAPublicNumbers(_RSA_EXPONENT, p * q),
     )
-    return Confidential(
-        numbers.private_key().private_bytes(
-            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    return serialize_key(numbers.private_key())
 
 
 _THIS_MACHINE: Final = ("localhost", "127.0.0.1", "[::1]")

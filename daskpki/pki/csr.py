@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.identity import Identity, Role, parse_label
 from daskpki.pki import keys
+from daskpki.pki.certificates import UNREADABLE
 from daskpki.pki.issuer import leaf_subject
 from daskpki.pki.keys import PrivateKey, PublicKey, key_type, signature_hash
 from daskpki.pki.pem import encode_pem, single_der
@@ -23,7 +23,6 @@ from daskpki.pki.pem import encode_pem, single_der
 LABEL: Final = "CERTIFICATE REQUEST"
 _OTHER_LABEL: Final = "NEW CERTIFICATE REQUEST"  # RFC 7468, 7: what some programs still write
 _WHAT: Final = "the certificate request"
-_UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 
 
 class CertificateRequest(NamedTuple):
@@ -57,7 +56,7 @@ def parse_request(data: bytes) -> CertificateRequest:
     try:
         with keys.uninterrupted():
             proven = request.is_signature_valid
-    except _UNREADABLE:
+    except UNREADABLE:
         proven = False
     if not proven:
         raise NotTrustedError(f"{_WHAT} is not signed by its own key", hint="daskpki request creates one")
@@ -68,7 +67,7 @@ def _load(der: bytes) -> x509.CertificateSigningRequest:
     try:
         request = x509.load_der_x509_csr(der)
         request.subject, request.public_key()
-    except _UNREADABLE:
+    except UNREADABLE:
         raise CorruptError(f"{_WHAT} cannot be read: it is cut off, changed, or not one") from None
     return request
 

@@ -176,11 +176,6 @@ class Issuer:
         return self.as_parent.lifetime
 
     @cached_property
-    def public_key(self) -> PublicKey:
-        """The public half of its key."""
-        return self.key.public_key()
-
-    @cached_property
     def permitted_dns(self) -> tuple[str, ...]:
         """The DNS subtrees of its name constraints; empty for an offline root, which issues no leaves."""
         return permitted_dns(self.certificate) or ()
@@ -280,7 +275,7 @@ def issue_leaf(
         raise PolicyError("a CA without name constraints, as an offline root is, issues no leaves")
     check_request(request, policy._replace(permitted_dns=issuer.permitted_dns))
     kind = key_type(public_key)
-    if public_key == issuer.public_key:
+    if public_key == issuer.key.public_key():
         raise PolicyError("a leaf cannot have the CA's own key")
     template = Template(
         subject=leaf_subject(issuer.cluster, request.identity),

@@ -89,10 +89,7 @@ def verify_trust(
     document = signed.document
     if cluster is not None and document.cluster != cluster:
         raise NotTrustedError(f"the trust document is of cluster {document.cluster}, not of {cluster}")
-    check_consistent(document)
-    signers = _signers(signed, previous)
-    if document.active.certificate not in signers:
-        raise NotTrustedError("the trust document is not signed by its own active CA")
+    signers = check_own_signature(signed, previous)
     if previous is not None:
         _check_succession(document, previous, signers)
     if known and not signers & heirs(document.cluster, known, document.successions):
@@ -204,11 +201,13 @@ def _signed_by(anchor: Anchor, signature: Signature, data: bytes) -> bool:
     return True
 
 
-def check_own_signature(signed: SignedTrustDocument) -> None:
-    """Raise NotTrustedError unless the document fulfils rules 2 and 3: its active CA signed it."""
+def check_own_signature(signed: SignedTrustDocument, previous: TrustDocument | None = None) -> set[bytes]:
+    """Return who signed; NotTrustedError unless the document fulfils rules 2 and 3: its active CA is among them."""
     check_consistent(signed.document)
-    if signed.document.active.certificate not in _signers(signed, None):
+    signers = _signers(signed, previous)
+    if signed.document.active.certificate not in signers:
         raise NotTrustedError("the trust document is not signed by its own active CA")
+    return signers
 
 
 def follows(signed: SignedTrustDocument, previous: TrustDocument) -> bool:

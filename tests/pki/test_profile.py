@@ -246,7 +246,7 @@ def test_random_serials_have_sixteen_octets() -> None:
 def test_a_leaf_never_has_the_cas_key() -> None:
     own = authority()
     with pytest.raises(PolicyError, match="the CA's own key"):
-        issue_leaf(own, LeafRequest(identity()), own.public_key, serial=1, now=NOW, policy=POLICY)
+        issue_leaf(own, LeafRequest(identity()), own.key.public_key(), serial=1, now=NOW, policy=POLICY)
 
 
 def test_a_time_without_a_zone_is_a_programming_error() -> None:

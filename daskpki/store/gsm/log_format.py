@@ -33,7 +33,6 @@ from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.inventory import (
     CERTIFICATE_KINDS,
-    NOTHING_PUBLISHED,
     AuthorityRecord,
     CertificateRecord,
     ReplayedInventory,
@@ -101,7 +100,7 @@ class State(NamedTuple):
 
     head: Head = EMPTY
     authorities: tuple[AuthorityRecord, ...] = ()
-    published: Mapping[str, Any] = NOTHING_PUBLISHED
+    published: Mapping[str, Any] = {}
     unfinished: tuple[CertificateRecord, ...] | None = ()
 
     def after(self, records: Iterable[Record]) -> State:

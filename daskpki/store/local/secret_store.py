@@ -44,7 +44,7 @@ class LocalSecretStore:
         secret_names.check_labels(labels)
         secret_names.check_annotations(annotations or {})
         data_key = encrypt(self._wrapping_key(), random_key(), self._key_context(secret))
-        info = SecretInfo(secret, dict(labels), dict(annotations or {}), _new_etag(), int(self._clock()))
+        info = SecretInfo(secret, dict(labels), dict(annotations or {}), secrets.token_hex(8), int(self._clock()))
         with self._database.write() as connection:
             self._verify_part(connection, secret)
             added = connection.execute(
@@ -91,7 +91,7 @@ class LocalSecretStore:
             info = info._replace(
                 labels=info.labels if labels is None else dict(labels),
                 annotations=info.annotations if annotations is None else dict(annotations),
-                etag=_new_etag(),
+                etag=secrets.token_hex(8),
             )
             connection.execute(
                 "UPDATE secret SET labels = ?, annotations = ?, etag = ? WHERE id = ?", (*_row(info)[1:4], secret)
@@ -283,7 +283,3 @@ def _row(info: SecretInfo) -> tuple[str, str, str, str, int]:
 def _check_etag(info: SecretInfo, etag: str) -> None:
     if info.etag != etag:
         raise ConflictError(f"secret {info.id!r} was changed in between", hint="read it again")
-
-
-def _new_etag() -> str:
-    return secrets.token_hex(8)

@@ -8,7 +8,7 @@ is a document, the log is judged from its first record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -19,7 +19,7 @@ from daskpki.pki.trust_document import TrustDocument, TrustPayload
 from daskpki.pki.verify import verify_signature
 from daskpki.records import CA_RETIRED, EMPTY, Head, Record
 from daskpki.signed_commits import Trusted, after_records, commit_bytes, generations_of, verify_commits
-from daskpki.store.append_chain import AppendChain, ChainHead, trust_chain, verify_no_rival
+from daskpki.store.append_chain import AppendChain, ChainHead, report_foreign, trust_chain, verify_no_rival
 from daskpki.store.port import Store
 
 
@@ -34,6 +34,7 @@ class Anchored:
         self._document: TrustDocument | None = None
         self._points: list[Trusted] = []
         self._refusal: str | None = None
+        self._unreported = False
         self.thorough = False
         """True if commits that an earlier command verified are verified again (`audit --verify`)."""
         self.in_emergency = False
@@ -44,7 +45,7 @@ class Anchored:
     @property
     def chain(self) -> AppendChain[TrustPayload]:
         """The chain of trust documents, of which only those that verify count."""
-        return trust_chain(self._store.secrets, self._cluster, self._counts)
+        return trust_chain(self._store.secrets, self._cluster, self._counts, self._report)
 
     def document(self) -> TrustDocument | None:
         """The newest document that verifies, looked for once; None before the first.
@@ -107,11 +108,26 @@ class Anchored:
         if point.head != head:
             raise CorruptError(f"the log of {self._cluster!r} does not lead to record {head.seq}")
         self._points.append(point)
+        self._look_again(point)
         if self._document is not None and not self.old_key_lost:
             begin = _named_by(self._document)
             if point.generations == begin.generations:
                 self._store.memory.note_verified(self._cluster, begin.head, point.head)
         return self._places(point, after)
+
+    def _look_again(self, point: Trusted) -> None:
+        """Look for a newer document, if the log leads to one that did not follow from what was known before."""
+        known, active = self._document, self._document and point.generations.get(self._document.active.generation)
+        is_dropped = active is not None and active.status == CA_RETIRED
+        if (is_dropped or self._unreported) and not (self._pin or self.old_key_lost):
+            self._document, self._unreported = None, False
+            self._document = self.document() or known
+
+    def _report(self, secret: str, foreign: Mapping[int, str]) -> None:
+        """Report documents that do not count; before the log was judged, it may still show that they do."""
+        self._unreported = not (self._points or self._pin)
+        if not self._unreported:
+            report_foreign(secret, foreign)
 
     def _hint(self, error: NotTrustedError) -> str:
         if self._refusal and self._document is None:

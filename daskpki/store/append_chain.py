@@ -132,7 +132,7 @@ Includes = Callable[[ChainHead[P], P], "bool | None"]
 """True if a head has this payload among its ancestors; None if the codec cannot tell."""
 
 
-def _report_foreign(secret: str, foreign: Mapping[int, str]) -> None:
+def report_foreign(secret: str, foreign: Mapping[int, str]) -> None:
     """Warn of versions that do not count, by number, and name the command that removes them."""
     import logging
 
@@ -163,7 +163,8 @@ class AppendChain(Generic[P]):
 
     `pause` is called with 1, 2, 3, ... before each new attempt after a lost or unconfirmed one. `includes` decides the
     rare case in which an append was superseded, and its version destroyed, before its writer could look. `counts`
-    judges versions; those with an authentic link take precedence over all others.
+    judges versions; those with an authentic link take precedence over all others. `report` is told of versions that do
+    not count.
     """
 
     def __init__(
@@ -175,6 +176,7 @@ class AppendChain(Generic[P]):
         pause: Callable[[int], None] = lambda _attempt: None,
         includes: Includes[P] = lambda _head, _payload: None,
         counts: Counts[P] = lambda _head: True,
+        report: Callable[[str, Mapping[int, str]], None] = report_foreign,
     ) -> None:
         self._store = store
         self._secret = secret
@@ -182,6 +184,7 @@ class AppendChain(Generic[P]):
         self._pause = pause
         self._includes = includes
         self._counts = counts
+        self._report = report
         self.foreign: dict[int, str] = {}
         """Versions that do not count, by number, with the reason."""
 
@@ -196,7 +199,7 @@ class AppendChain(Generic[P]):
         tip = self._last(begin, seen)
         self.check_readable(tip)
         if known is None and self.foreign:
-            _report_foreign(self._secret, self.foreign)
+            self._report(self._secret, self.foreign)
         return tip
 
     def later(self, tip: Tip[P], seen: Mapping[int, ChainHead[P] | None] = MappingProxyType({})) -> Iterator[Tip[P]]:
@@ -396,10 +399,13 @@ class TrustCodec:
 
 
 def trust_chain(
-    secrets: SecretStore, cluster: str, counts: Callable[[ChainHead[TrustPayload]], bool] = lambda _head: True
+    secrets: SecretStore,
+    cluster: str,
+    counts: Counts[TrustPayload] = lambda _head: True,
+    report: Callable[[str, Mapping[int, str]], None] = report_foreign,
 ) -> AppendChain[TrustPayload]:
     """The cluster's chain of trust documents; `counts` raises for documents that do not count."""
-    return AppendChain(secrets, secret_names.trust_id(cluster), TrustCodec(), counts=counts)
+    return AppendChain(secrets, secret_names.trust_id(cluster), TrustCodec(), counts=counts, report=report)
 
 
 _RIVALS: Final = 64

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.records import CA_RETIRED, ISSUED, RESERVED
 from daskpki.store.append_chain import trust_chain
+from daskpki.store.local.store import LocalStore
 from daskpki.store.port import Store
 from tests.support.clocks import Clock
 from tests.support.fragile import AFTER, FragileStore, Fuse, Killed, Meanwhile
@@ -196,6 +198,40 @@ def test_whoever_saw_an_earlier_ca_goes_on_with_the_present_one(ca: CertificateA
     ca.rollover().emergency(Successor())
     issuers |= {leaf.record.issuer for leaf in pending}
     assert issuers == {3, 4}
+
+
+@pytest.mark.parametrize("lives", [True, False], ids=["one program", "commands"])
+@pytest.mark.parametrize("missed", [3, 4, 5, 6])
+def test_an_operator_follows_the_log_through_more_rollovers_than_a_document_has_statements_for(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, missed: int, *, lives: bool
+) -> None:
+    place = LocalPlace(tmp_path)
+    with ExitStack() as opened:
+
+        def operator(machine: str) -> CertificateAuthority:
+            handle = LocalStore(place.directory, place.ways, seen=tmp_path / machine, clock=time.time)
+            return CertificateAuthority(opened.enter_context(closing(handle)), clock=clock)
+
+        place.create().close()
+        ca, other = operator("busy"), operator("away")
+        ca.init()
+        issue(other, "w")
+        other.session.store.close()  # which saves what it has seen
+        other = operator("away")
+        if lives:
+            other.inventory()
+        for _ in range(missed):
+            ca.rollover().emergency(Successor())
+            list(ca.rollover().reissue())
+        before = ca.trust()
+        assert (before.epoch, len(before.successions)) == (missed + 1, 3)
+        assert issue(other, "w")
+        assert other.trust() == before
+        other.rollover().emergency(Successor())
+        head = trust_chain(other.session.store.secrets, "default").head()
+        assert head is not None
+        assert verify_trust(head.payload.signed, previous=before, now=clock()) == other.trust()
+    assert not [record for record in caplog.records if "first use" not in record.message]
 
 
 def test_without_the_old_key_running_nodes_do_not_follow(ca: CertificateAuthority, store: Store) -> None:

@@ -65,16 +65,16 @@ def write_private(
         file.write(data)
 
 
+class _NotNowError(Exception):
+    """Ends the publication of a file before it is in its place."""
+
+
 def check_writable(path: Path, *, force: bool) -> None:
     """Raise what `write_private` would raise, for a command that does something before it writes."""
-    import tempfile  # takes 3 ms, and most commands write no such file
-
-    if not force and is_there(path):
-        raise AlreadyExistsError(f"{path} exists", hint=_FORCE)
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise os_error(error, path) from error
+    if is_there(path) and (not force or path.is_dir()):
+        raise AlreadyExistsError(f"{path} exists", hint="choose another place" if force else _FORCE)
+    with suppress(_NotNowError), published(path):
+        raise _NotNowError
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from daskpki.errors import CorruptError, NotTrustedError
+from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument, TrustPayload
@@ -116,16 +116,22 @@ class Anchored:
         return self._places(point, after)
 
     def _look_again(self, point: Trusted) -> None:
-        """Look for a newer document, if the log leads to one that did not follow from what was known before."""
-        known, active = self._document, self._document and point.generations.get(self._document.active.generation)
-        is_dropped = active is not None and active.status == CA_RETIRED
-        if (is_dropped or self._unreported) and not (self._pin or self.old_key_lost):
+        """Look for a newer document, if the log leads to one that did not follow from what was known before.
+
+        UsageError if the pin hides it: what is published without the newest document, no running node follows.
+        """
+        known = self._document
+        dropped = {number for number, made in point.generations.items() if made.status == CA_RETIRED}
+        gone = [anchor for anchor in known.authorities if anchor.generation in dropped] if known else []
+        if self._unreported and self._pin in {fingerprint(anchor.certificate) for anchor in gone}:
+            raise UsageError("the pinned CA was dropped since", hint="--ca-sha256 HEX has to be that of the CA in use")
+        if (self._unreported or (known and known.active in gone)) and not self.old_key_lost:
             self._document, self._unreported = None, False
             self._document = self.document() or known
 
     def _report(self, secret: str, foreign: Mapping[int, str]) -> None:
         """Report documents that do not count; before the log was judged, it may still show that they do."""
-        self._unreported = not (self._points or self._pin)
+        self._unreported = not self._points
         if not self._unreported:
             report_foreign(secret, foreign)
 

@@ -58,7 +58,11 @@ def crl(
         check_writable(out, force=force)
     with invocation.authority() as authority:
         inventory = authority.inventory()
-        chosen = _chosen(authority, inventory, generation, der=der)
+        try:
+            chosen = _chosen(authority, inventory, generation, der=der)
+        except NotFoundError:  # the list of a replaced CA is shown once its root revoked the intermediate
+            if not revoke_intermediate or generation not in {entry.generation for entry in inventory.authorities()}:
+                raise
         if root is not None:
             signed = authority.sign_root_crl(root, revoke=revoke_intermediate)
             invocation.output.hint(f"signed the CRL of CA {signed.generation} ({signed.state})")

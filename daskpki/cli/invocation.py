@@ -387,9 +387,12 @@ def _kms(uri: str) -> CaKeys:
 
 
 def given_options(hoisted: Sequence[str]) -> str:
-    """The options with a value at the front of hoisted arguments, quoted for a shell."""
+    """The options to repeat at the front of hoisted arguments, quoted for a shell.
+
+    Without a pin: the memory has the CA from now on, and the pinned one may just have been replaced, or be mistyped.
+    """
     front = takewhile(lambda word: word in FLAGS or word.startswith(_JOINED), hoisted)
-    return shlex.join(word for word in front if word not in FLAGS)
+    return shlex.join(word for word in front if word not in FLAGS and not word.startswith("--ca-sha256="))
 
 
 def with_options(text: str, options: str, commands: Iterable[str]) -> str:

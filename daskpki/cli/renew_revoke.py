@@ -125,7 +125,10 @@ def renew(
         if which and entries[0].superseded:
             raise UsageError(f"{which} was superseded: its newest is {entries[0].slug}", hint="renew that one")
         if which and entries[0].status in (REVOKING, REVOKED):
-            raise UsageError(f"{which} was revoked", hint=f"daskpki issue {entries[0].slug} makes a new one")
+            from daskpki.authority.revocation import HOLD
+
+            again = f"revoke {entries[0].slug} --release" if entries[0].reason == HOLD else f"issue {entries[0].slug}"
+            raise UsageError(f"{which} was revoked", hint=f"daskpki {again}")
         if not dry_run:
             before = authority.inventory().published
             with progress(invocation, len(entries), authority.renew(entries, give_way=due)) as renewed:

@@ -18,6 +18,7 @@ from daskpki.cli.output import colon_fingerprint, table
 from daskpki.cli.renew_revoke import ONE_POLL, Push, notify_schedulers
 from daskpki.errors import UnavailableError, UsageError
 from daskpki.quoting import rfc3339
+from daskpki.records import CA_ACTIVATED
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -138,11 +139,10 @@ def rotate(
     )
     with invocation.authority(seal=new.ca_passphrase) as authority:
         began = authority.session.clock()
-        before = authority.active().generation
         made, cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
-        if made.generation == before:
-            which = f"this finished the emergency that made CA {before}"
-            invocation.output.warn(f"{which}; if the key of CA {before} was stolen as well, run the command again")
+        if made.status == CA_ACTIVATED:
+            which = f"this finished the emergency that made CA {made.generation}"
+            invocation.output.warn(f"{which}; if the key of that CA was stolen as well, run the command again")
         notify_schedulers(invocation, authority, push, expected=False)
         invocation.output.hint(f"the old CA is no longer trusted, after {cut:.1f} s; reissuing")
         count = _reissue(invocation, authority, give_way=False)

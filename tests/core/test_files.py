@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,31 @@ def test_an_existing_file_stays_unless_forced(tmp_path: Path) -> None:
     files.write_private(path, b"third", force=True)
     assert path.read_bytes() == b"third"
     assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("free", None),
+        ("taken", AlreadyExistsError),
+        ("directory", AlreadyExistsError),
+        ("missing/key", NotFoundError),
+        ("k" * 245, NotFoundError),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_what_could_not_be_written_is_found_before(
+    tmp_path: Path, name: str, error: type[DaskpkiError] | None, *, force: bool
+) -> None:
+    (tmp_path / "taken").touch()
+    (tmp_path / "directory").mkdir()
+    before = sorted(tmp_path.iterdir())
+    refused = error is not None and not (force and name == "taken")
+    with pytest.raises(error) if error and refused else nullcontext():
+        files.check_writable(tmp_path / name, force=force)
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(DaskpkiError) if refused else nullcontext():
+        files.write_private(tmp_path / name, b"", force=force)
 
 
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:

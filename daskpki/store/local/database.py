@@ -194,10 +194,11 @@ class Database:
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Run `action` once the outermost transaction is durable, and not if it is undone; outside of one, at once."""
-        if self._depth:
-            self._afterwards.append(action)
-        else:
-            action()
+        with self._lock:  # `_depth` is of the thread that writes
+            if self._depth:
+                self._afterwards.append(action)
+            else:
+                action()
 
     def _undo(self, *, nested: bool) -> None:
         if not self._connection.in_transaction:  # SQLite itself rolls back when the disk is full or fails

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 
 import pytest
@@ -42,9 +42,28 @@ def test_an_error_undoes_the_whole_batch(store: LocalStore) -> None:
     assert read_sample(store)
 
 
-def broken_batch(store: LocalStore) -> None:
+def test_a_note_of_another_thread_outlives_the_failure_of_the_batch(store: LocalStore) -> None:
+    database, notes = store.secrets._database, list[str]()
+
+    def note(thread: str) -> None:
+        database.afterwards(lambda: notes.append(thread))
+
+    def meanwhile() -> None:
+        note("the batch's")
+        noted.append(other.submit(note, "another"))
+        assert not wait(noted, timeout=0.1).done, "it waits for the batch"
+
+    noted = list[Future[None]]()
+    with ThreadPoolExecutor(1) as other, pytest.raises(ZeroDivisionError):
+        broken_batch(store, meanwhile)
+    assert [done.result() for done in noted] == [None]
+    assert notes == ["another"]
+
+
+def broken_batch(store: LocalStore, meanwhile: Callable[[], None] = lambda: None) -> None:
     with store.batch():
         add_sample(store)
+        meanwhile()
         raise ZeroDivisionError
 
 

@@ -150,6 +150,8 @@ def test_options_are_put_where_none_are() -> None:
         hoist(["issue", "--store=gsm://p", "worker", "--cluster", "a b", "--json", "--", "--cluster"])
     )
     assert options == "--store=gsm://p '--cluster=a b'"
+    pinned = given_options(["--store=gsm://p", f"--ca-sha256={'0' * 64}", "rotate-ca", "--emergency"])
+    assert pinned == "--store=gsm://p", "the pinned CA is about to be dropped"
     text = "daskpki list; daskpki --cluster x list; daskpki-entrypoint worker; daskpki is a program"
     assert with_options(text, options, COMMANDS) == (
         "daskpki --store=gsm://p '--cluster=a b' list; daskpki --cluster x list; "

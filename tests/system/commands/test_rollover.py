@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from daskpki import secret_names
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.authority.rollover import Successor
 from daskpki.settings import LocalUrl
@@ -80,9 +81,42 @@ def test_an_emergency_that_only_finishes_another_says_so(local: Run) -> None:
         patch.setattr(point, _cut_off)
         local("rotate-ca", "--emergency", "--yes", code=130)
     again = local("rotate-ca", "--emergency", "--yes")
-    assert "this finished the emergency that made CA 2; if the key of CA 2 was stolen as well" in again.err
+    assert "this finished the emergency that made CA 2; if the key of that CA was stolen as well" in again.err
     assert "finished the emergency" not in local("rotate-ca", "--emergency", "--yes").err
     assert local("rotate-ca", "status", "--json").json()["issuing"] == 3
+
+
+@pytest.mark.parametrize("change", [1, 3, 5])
+def test_an_emergency_without_the_old_key_is_finished_by_the_command_that_began_it(
+    local: Run, tmp_path: Path, change: int
+) -> None:
+    local("init-ca", "--with", "worker")
+    with opened(tmp_path) as store:
+        store.secrets.delete(secret_names.ca_key_id("default", 1))
+        rollover = CertificateAuthority(FragileStore(store, Fuse(change, AFTER))).rollover()
+        with pytest.raises(Killed):
+            rollover.emergency(Successor(), old_keys=False)
+    assert "--old-key-lost" in local("issue", "worker", code=3 if change > 1 else None).err
+    done = local("rotate-ca", "--emergency", "--old-key-lost", "--yes", "--json").json()
+    assert (done["phase"], done["published"], done["toReissue"]) == ("none", True, [])
+    local("issue", "worker", "--name", "another")
+
+
+def test_a_pin_of_a_dropped_ca_hides_no_trust_document(run: Run) -> None:
+    """What was published without the newest document, no running node would follow."""
+    run("init-ca", "--with", "worker")
+    pin = run("rotate-ca", "status", "--json").json()["authorities"][0]["fingerprint"]
+    run("renew", "worker", "--ca-sha256", pin)
+    run("rotate-ca", "--emergency", "--yes", "--ca-sha256", pin)
+    before = run("crl", "--json").out
+    for command in (["renew", "--due"], ["revoke", "worker", "--yes"], ["rotate-ca", "--emergency", "--yes"]):
+        refused = run(*command, "--ca-sha256", pin, code=2).err
+        assert refused.startswith("error: the pinned CA was dropped")
+        assert "versions destroy" not in refused, "no advice to destroy the genuine document"
+    assert run("crl", "--json").out == before
+    now = run("rotate-ca", "status", "--json").json()["authorities"][0]
+    assert now["generation"] == 2
+    run("revoke", "worker", "--yes", "--ca-sha256", now["fingerprint"])
 
 
 def _cut_off(*_arguments: object, **_options: object) -> int:

@@ -102,6 +102,9 @@ def test_an_intermediate_is_revoked_once_it_was_replaced(local: Run, tmp_path: P
     local("rotate-ca", "--emergency", "--offline-root", new, *passphrase(tmp_path))
     issuing = crls.read_text().split("-----END X509 CRL-----\n", 1)[0] + "-----END X509 CRL-----\n"
     assert "of CA 1 (offline root, no longer trusted)" in local(*revoke[:-1]).err, "not the root of the CA in use"
+    alone = tmp_path / "gone.crl"
+    local(*revoke, "--generation", "1", "--der", "--out", str(alone))
+    assert alone.read_bytes()[0] == 0x30, "DER of one list, which came with this command"
     told = local(*revoke, "--json").json()
     (gone,) = [one for one in told if one["state"] == "offline root, no longer trusted"]
     assert [revoked["reason"] for revoked in gone["revoked"]] == ["cACompromise"]

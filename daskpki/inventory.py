@@ -6,10 +6,12 @@ Pure. A store either replays its log, or keeps tables that it updates by the sam
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from daskpki.errors import CorruptError
+from daskpki.pki.profile import Policy
 from daskpki.records import (
     ABANDONED,
     CA_ACTIVATED,
@@ -93,6 +95,28 @@ class AuthorityRecord(NamedTuple):
     settings: Mapping[str, Any] = {}
     root_crl: str | None = None
     sealing: str = "none"
+
+    @property
+    def anchor_der(self) -> bytes:
+        """The DER of the trust anchor; CorruptError when the log has none."""
+        if self.certificate is None:
+            raise CorruptError(f"CA {self.generation} has no certificate in the log")
+        return base64.b64decode(self.certificate)
+
+    @property
+    def chain_der(self) -> tuple[bytes, ...]:
+        """The DER of the intermediates, the one that issues first; empty for a CA of one tier."""
+        return tuple(base64.b64decode(entry) for entry in self.chain)
+
+    @property
+    def issuing_der(self) -> bytes:
+        """The DER of the certificate whose key signs leaves: the first intermediate, or the trust anchor itself."""
+        return (*self.chain_der, self.anchor_der)[0]
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that was fixed when the CA was made."""
+        return Policy(self.trust_domain, tuple(self.settings["permit_dns"]), self.settings["max_ttl"])
 
 
 def parse_authority(fields: Mapping[str, Any]) -> AuthorityRecord:

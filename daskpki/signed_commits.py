@@ -79,11 +79,10 @@ def generations_of(anchors: Iterable[Anchor]) -> dict[int, Generation]:
 
 def recorded_generations(authorities: Iterable[AuthorityRecord]) -> dict[int, Generation]:
     """The generations of an inventory."""
-    found = {}
-    for entry in authorities:
-        issuing = entry.chain[0] if entry.chain else entry.certificate
-        found[entry.generation] = Generation(entry.status, base64.b64decode(issuing) if issuing else None)
-    return found
+    return {
+        entry.generation: Generation(entry.status, entry.issuing_der if entry.certificate else None)
+        for entry in authorities
+    }
 
 
 def signers(before: Generations, records: Iterable[Record]) -> tuple[int, ...]:

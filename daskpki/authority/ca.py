@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from daskpki.authority import lookup
 from daskpki.authority.anchor import Anchored
 from daskpki.authority.ca_keys import OWN_STORE, Issuers, KeyLocations, parse_key_type, parse_renewable_key_type
-from daskpki.authority.lookup import active_authority, published_authorities, recorded_policy
+from daskpki.authority.lookup import active_authority, published_authorities
 from daskpki.authority.session import Session, claimed_user, utc_now
 from daskpki.errors import NotFoundError, PolicyError, UsageError
 from daskpki.identity import Identity, Role, parse_label
@@ -92,7 +92,7 @@ class CertificateAuthority:
 
     def policy(self) -> Policy:
         """The policy of this CA: trust domain, permitted DNS names, longest lifetime."""
-        return recorded_policy(self.active())
+        return self.active().policy
 
     def issuer(self) -> Issuer:
         """The active generation with its key opened, once for this object."""
@@ -133,8 +133,8 @@ class CertificateAuthority:
 
         parse_key_type(key_type)
         active = self.active()
-        issuing = load_certificate(lookup.issuing_der(active))
-        check_requests(requests, recorded_policy(active), lifetime(issuing), self.session.now())
+        issuing = load_certificate(active.issuing_der)
+        check_requests(requests, active.policy, lifetime(issuing), self.session.now())
 
     def issue(self, requests: Sequence[LeafRequest], key_type: str = KeyType.P256) -> Iterator[Issued]:
         """Issue a leaf for each request; each is yielded when it is stored and confirmed."""
@@ -214,11 +214,11 @@ class CertificateAuthority:
         That is a due CRL, an unpublished revocation or change of CAs, and stale reservations, which are abandoned and
         their serials revoked; with `check_rollback` also a rolled-back trust document.
         """
-        seen, now = self._seen(), self.session.now()
+        seen, now = self._seen(), self.session.now().timestamp()
         revoking = next(seen.certificates(statuses=[REVOKING]), None)
         unpublished = revoking is not None or not lookup.shows_authorities(seen, strictly=False)
         abandoned = bool(lookup.stale_reservations(seen, now)) and self._abandon_stale()
-        needed = abandoned or unpublished or now.timestamp() >= seen.published.get("due", 0)
+        needed = abandoned or unpublished or now >= seen.published.get("due", 0)
         if needed or check_rollback:  # the code that publishes is loaded only when there is something to publish
             from daskpki.authority.publication import is_rolled_back, publish
 
@@ -229,7 +229,7 @@ class CertificateAuthority:
         """Abandon stale reservations; their serials belong on the CRL, so the caller publishes."""
 
         def decide(inventory: Inventory) -> list[Draft]:
-            stale = lookup.stale_reservations(inventory, self.session.now())
+            stale = lookup.stale_reservations(inventory, self.session.now().timestamp())
             return [Draft(ABANDONED, {"serial": f"{entry.serial:x}"}) for entry in stale]
 
         return bool(self.session.commit(decide))

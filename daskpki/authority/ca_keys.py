@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from daskpki import secret_names
-from daskpki.authority.lookup import anchor_der, chain_der
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError, PolicyError, UsageError
 from daskpki.files import read_private, write_and_read_back
@@ -219,7 +218,7 @@ class Issuers:
             if isinstance(place, StoredCaKeys):
                 place = place._replace(least=authority.sealing)
             key = place.open(number)
-            self._opened[number] = open_issuer(anchor_der(authority), chain_der(authority), key, generation=number)
+            self._opened[number] = open_issuer(authority.anchor_der, authority.chain_der, key, generation=number)
         return self._opened[number]
 
     def adopt(self, issuer: Issuer) -> None:

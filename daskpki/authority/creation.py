@@ -18,7 +18,6 @@ from functools import partial
 from typing import NamedTuple
 
 from daskpki.authority.ca_keys import CaKeys, OfflineRoot, parse_ca_key_type
-from daskpki.authority.lookup import anchor_der, policy_settings
 from daskpki.authority.publication import publish
 from daskpki.authority.session import Session, new_operation, random_serial
 from daskpki.errors import AlreadyExistsError, ConflictError, PolicyError, UsageError
@@ -76,7 +75,7 @@ def create(session: Session, plan: Plan, keys: CaKeys, check: Check) -> Authorit
 
 
 def _reserve(session: Session, plan: Plan, keys: CaKeys, operation: str, check: Check) -> AuthorityRecord:
-    settings = policy_settings(plan.policy) | ({"emergency": True} if plan.emergency else {})
+    settings = plan.policy.settings | ({"emergency": True} if plan.emergency else {})
     place = {"key_uri": keys.uri, "sealing": keys.sealing}
     body = place | {"trust_domain": plan.policy.trust_domain, "settings": settings}
 
@@ -97,7 +96,7 @@ def _root_key(session: Session, plan: Plan) -> PrivateKey | None:
         return None
     key = plan.offline_root.make(plan.key_type)
     for entry in session.log.read_cached().authorities():
-        if entry.certificate and key.public_key() == load_certificate(anchor_der(entry)).public_key():
+        if entry.certificate and key.public_key() == load_certificate(entry.anchor_der).public_key():
             raise UsageError(
                 f"{plan.offline_root.path} is the root key of CA {entry.generation}",
                 hint="a new CA takes a new file",
@@ -168,7 +167,7 @@ def _made(inventory: Inventory) -> list[AuthorityRecord]:
 
 def _check_is_ours(found: AuthorityRecord, plan: Plan, keys: CaKeys, cluster: str) -> None:
     """Raise PolicyError for an unfinished CA with another key, name or limit than this command asks for."""
-    wanted = (keys.uri, keys.sealing, plan.policy.trust_domain, policy_settings(plan.policy))
+    wanted = (keys.uri, keys.sealing, plan.policy.trust_domain, plan.policy.settings)
     if (found.key_uri, found.sealing, found.trust_domain, dict(found.settings)) != wanted:
         raise PolicyError(
             f"cluster {cluster!r} has an unfinished CA (generation {found.generation}, key in {found.key_uri}, sealing "

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from daskpki.authority.ca_keys import OfflineRoot
-from daskpki.authority.lookup import anchor_der, chain_der, issuing_der, living_authorities
+from daskpki.authority.lookup import living_authorities
 from daskpki.authority.session import Session
 from daskpki.errors import ConflictError, NotFoundError, PolicyError
 from daskpki.handover import USUAL
@@ -82,7 +82,7 @@ def revoked_dropped(inventory: Inventory, now: float) -> tuple[DroppedCa, ...]:
             listed = tuple(sorted(serials[entry.generation]))
             fits = len(listed) <= room
             room -= len(listed) if fits else 0
-            issuing = load_certificate(issuing_der(entry))
+            issuing = load_certificate(entry.issuing_der)
             found.insert(0, DroppedCa(entry.generation, name_text(issuing.subject), listed if fits else None))
     return tuple(found)
 
@@ -171,7 +171,7 @@ def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) 
     key = file.open()
     inventory = session.log.inventory()
     for entry in inventory.authorities():
-        if entry.chain and key.public_key() == load_certificate(anchor_der(entry)).public_key():
+        if entry.chain and key.public_key() == load_certificate(entry.anchor_der).public_key():
             break
     else:
         what = f"no CA of cluster {file.cluster!r} has the root whose key is in {file.path}"
@@ -182,11 +182,11 @@ def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) 
             f"the intermediate of CA {entry.generation} is still trusted",
             hint="daskpki rotate-ca --emergency --offline-root NEWFILE replaces it first",
         )
-    anchor = load_certificate(anchor_der(entry))
+    anchor = load_certificate(entry.anchor_der)
     before = None if entry.root_crl is None else verify_crl(_der(entry), anchor)
     revoked = dict(before.revoked) if before else {}
     if revoke:
-        serial = load_certificate(chain_der(entry)[0]).serial_number
+        serial = load_certificate(entry.chain_der[0]).serial_number
         revoked.setdefault(serial, Revocation(serial, seconds(session.now()), STOLEN))
     root = Issuer(anchor, key, generation=entry.generation, root=anchor)
     number = before.number + 1 if before else 1
@@ -214,7 +214,7 @@ def root_crls(inventory: Inventory) -> list[KeptCrl]:
     living, found = living_authorities(inventory), []
     for entry in inventory.authorities():
         if entry.root_crl is not None:
-            contents = verify_crl(_der(entry), load_certificate(anchor_der(entry)))
+            contents = verify_crl(_der(entry), load_certificate(entry.anchor_der))
             if entry in living or contents.revoked:
                 found.append(KeptCrl(entry.generation, _root_state(entry in living), _der(entry), contents))
     return found

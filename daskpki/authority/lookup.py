@@ -1,55 +1,22 @@
-"""Lookups in the inventory: a CA's policy and certificates, and a certificate by ROLE/NAME, serial or fingerprint.
-
-Converts the log's JSON to and from the types of `daskpki.pki`.
-"""
+"""Lookups in the inventory: the CAs by their state, and a certificate by ROLE/NAME, serial or fingerprint."""
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from daskpki.errors import CorruptError, NotFoundError, PolicyError, UsageError
+from daskpki.errors import NotFoundError, UsageError
 from daskpki.identity import Role, parse_slug
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
-from daskpki.pki.profile import Policy
 from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING
 from daskpki.quoting import did_you_mean, rfc3339
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING, RESERVED
 
 STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
 """The state in the trust document that follows from a generation's last event."""
-
-
-def policy_settings(policy: Policy) -> dict[str, Any]:
-    """A policy as JSON for the log, which has another field for the trust domain."""
-    return {"permit_dns": list(policy.permitted_dns), "max_ttl": policy.max_ttl}
-
-
-def recorded_policy(authority: AuthorityRecord) -> Policy:
-    """The policy that was fixed when the CA was made."""
-    settings: Mapping[str, Any] = authority.settings
-    return Policy(authority.trust_domain, tuple(settings["permit_dns"]), settings["max_ttl"])
-
-
-def anchor_der(authority: AuthorityRecord) -> bytes:
-    """The DER of the trust anchor; CorruptError when the log has none."""
-    if authority.certificate is None:
-        raise CorruptError(f"CA {authority.generation} has no certificate in the log")
-    return base64.b64decode(authority.certificate)
-
-
-def chain_der(authority: AuthorityRecord) -> tuple[bytes, ...]:
-    """The DER of the intermediates, the one that issues first; empty for a CA of one tier."""
-    return tuple(base64.b64decode(entry) for entry in authority.chain)
-
-
-def issuing_der(authority: AuthorityRecord) -> bytes:
-    """The DER of the certificate whose key signs leaves: the first intermediate, or the trust anchor itself."""
-    return (*chain_der(authority), anchor_der(authority))[0]
 
 
 def active_authority(inventory: Inventory, cluster: str) -> AuthorityRecord:
@@ -79,17 +46,6 @@ def published_authorities(inventory: Inventory, adding: Collection[int | None] =
     ]
 
 
-def check_no_emergency(inventory: Inventory) -> None:
-    """Raise PolicyError while an emergency is unfinished: until then the thief can sign, too."""
-    shown = inventory.published.get("authorities", {})
-    for entry in living_authorities(inventory):
-        if entry.settings.get("emergency") and shown and str(entry.generation) not in shown:
-            raise PolicyError(
-                f"rotate-ca --emergency was cut off after it made CA {entry.generation}",
-                hint="daskpki rotate-ca --emergency goes on with it (with --old-key-lost if it had that)",
-            )
-
-
 def shows_authorities(inventory: Inventory, *, strictly: bool = True) -> bool:
     """True if the trust document that was published last has the CAs of the log, each in its state.
 
@@ -104,9 +60,9 @@ ABANDON_AFTER: Final = 600
 """Seconds after which an unconfirmed reservation counts as a command that died."""
 
 
-def stale_reservations(inventory: Inventory, now: datetime) -> list[CertificateRecord]:
+def stale_reservations(inventory: Inventory, now: float) -> list[CertificateRecord]:
     """The leaves that nobody confirmed in time."""
-    before = now.timestamp() - ABANDON_AFTER
+    before = now - ABANDON_AFTER
     return [entry for entry in inventory.certificates(statuses=[RESERVED]) if entry.reserved_at < before]
 
 

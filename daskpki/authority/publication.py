@@ -17,7 +17,7 @@ from typing import Final
 
 from daskpki import secret_names
 from daskpki.authority.crl import present_crl, revoked_dropped, trusted_root_crls
-from daskpki.authority.lookup import STATES, anchor_der, chain_der, published_authorities
+from daskpki.authority.lookup import STATES, published_authorities
 from daskpki.authority.session import Session, new_operation
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
@@ -56,7 +56,7 @@ def current_trust(session: Session) -> TrustDocument:
 
 
 def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> TrustDocument:
-    anchors = [anchor_der(entry) for entry in inventory.authorities() if entry.certificate]
+    anchors = [entry.anchor_der for entry in inventory.authorities() if entry.certificate]
     return verify_trust(payload.signed, cluster=session.cluster, anchors=anchors, now=session.now())
 
 
@@ -172,7 +172,7 @@ def _compose(
         operation=link.operation,
         issued_at=int(session.now().timestamp()),
         authorities=tuple(
-            Anchor(entry.generation, STATES[entry.status], anchor_der(entry), chain_der(entry)) for entry in living
+            Anchor(entry.generation, STATES[entry.status], entry.anchor_der, entry.chain_der) for entry in living
         ),
         crls=tuple(
             present_crl(session, inventory, previous, revoked, session.issuers(entry), least=least, fresh=fresh_crls)

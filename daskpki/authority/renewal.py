@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from daskpki.authority.lookup import ABANDON_AFTER, issuing_der, living_authorities, recorded_policy
+from daskpki.authority.lookup import ABANDON_AFTER, living_authorities
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory
@@ -61,7 +61,7 @@ def due(inventory: Inventory, now: datetime) -> list[CertificateRecord]:
 def issuing_ends(inventory: Inventory) -> dict[int, int]:
     """End of the certificate that each CA generation issues with, in seconds since the epoch."""
     known = [entry for entry in inventory.authorities() if entry.certificate]
-    return {entry.generation: lifetime(load_certificate(issuing_der(entry))).not_after for entry in known}
+    return {entry.generation: lifetime(load_certificate(entry.issuing_der)).not_after for entry in known}
 
 
 def request_for(entry: CertificateRecord, trust_domain: str, issuer_end: int) -> LeafRequest:
@@ -110,8 +110,8 @@ def check_issuable(
 
     `ends` are those of `renewal.issuing_ends`.
     """
-    policy = recorded_policy(target)
-    issuer = lifetime(load_certificate(issuing_der(target)))
+    policy = target.policy
+    issuer = lifetime(load_certificate(target.issuing_der))
     for entry in entries:
         if entry.key_type == FROM_REQUEST:
             continue

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from daskpki.authority.lookup import STATES, anchor_der, chain_der
+from daskpki.authority.lookup import STATES
 from daskpki.authority.publication import current_trust
 from daskpki.authority.renewal import is_due
 from daskpki.authority.session import Session
@@ -134,7 +134,7 @@ def bins(moments: Iterable[tuple[int, str]], begin: int, end: int) -> list[Bin]:
 
 def _links(entry: AuthorityRecord) -> Iterator[tuple[object, ...]]:
     """Yield a row for each certificate of a generation: its intermediates from the issuing one up, its trust anchor."""
-    for der in (*chain_der(entry), anchor_der(entry)) if entry.certificate else ():
+    for der in (*entry.chain_der, entry.anchor_der) if entry.certificate else ():
         certificate = load_certificate(der)
         subject, span = certificate.subject.rfc4514_string(), map(day, lifetime(certificate))
         yield entry.generation, _CA_STATES.get(entry.status, entry.status), subject, *span, fingerprint(der)

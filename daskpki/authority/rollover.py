@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daskpki.authority.ca_keys import OfflineRoot
 from daskpki.authority.creation import Check, Plan, create
-from daskpki.authority.lookup import active_authority, living_authorities, recorded_policy, shows_authorities
+from daskpki.authority.lookup import active_authority, living_authorities, shows_authorities
 from daskpki.authority.publication import publish
 from daskpki.authority.renewal import check_issuable, issuing_ends
 from daskpki.authority.session import Session
@@ -224,7 +224,7 @@ class Rollover:
                 f"CA {active.generation} has an offline root, and so has its successor", hint="--offline-root NEWFILE"
             )
         keys = self._session.issuers.successor_place(active, successor.ca_key, lower=successor.lower_sealing)
-        policy = recorded_policy(active)
+        policy = active.policy
         domains = [*policy.permitted_dns, *successor.permit_dns]
         policy = make_policy(policy.trust_domain, domains, max_ttl=policy.max_ttl)
         plan = Plan(policy, successor.key_type, successor.offline_root, emergency)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.authority.anchor import Anchored
-from daskpki.authority.lookup import check_no_emergency
+from daskpki.authority.lookup import living_authorities
+from daskpki.errors import PolicyError
 from daskpki.inventory import AUTHORITY_KINDS, Inventory, authority_after
 from daskpki.records import CommitSignature, Draft, Head, Record, Stamp
 from daskpki.signed_commits import recorded_generations, sign_commit, signers
@@ -85,9 +86,14 @@ class Session(NamedTuple):
         return records
 
     def check(self, inventory: Inventory) -> None:
-        """Raise PolicyError while an emergency is unfinished, which only `rotate-ca --emergency` continues."""
-        if not self.anchor.in_emergency:
-            check_no_emergency(inventory)
+        """Raise PolicyError while an emergency is unfinished: until then the thief can sign, too."""
+        shown = inventory.published.get("authorities", {})
+        for entry in () if self.anchor.in_emergency else living_authorities(inventory):
+            if entry.settings.get("emergency") and shown and str(entry.generation) not in shown:
+                raise PolicyError(
+                    f"rotate-ca --emergency was cut off after it made CA {entry.generation}",
+                    hint="daskpki rotate-ca --emergency goes on with it (with --old-key-lost if it had that)",
+                )
 
     def _sign(self, before: Inventory, records: Sequence[Record], place: str) -> tuple[CommitSignature, ...]:
         entries = {entry.generation: entry for entry in before.authorities()}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from daskpki.authority.lookup import anchor_der
 from daskpki.cli.invocation import Invocation, parse_role_and_name, read_passphrase
 from daskpki.cli.issue import next_step
 from daskpki.cli.output import colon_fingerprint
@@ -134,7 +133,7 @@ def _document(authority: CertificateAuthority, leaves: Sequence[tuple[Role, str]
         "permittedDns": list(authority.policy().permitted_dns),
         "generation": made.generation,
         "caKey": made.key_uri,
-        "fingerprint": fingerprint(anchor_der(made)),
+        "fingerprint": fingerprint(made.anchor_der),
         "notAfter": rfc3339(root.not_valid_after_utc),
         "issued": issued,
     }

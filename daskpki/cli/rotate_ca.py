@@ -65,11 +65,11 @@ def rollover_document(authority: CertificateAuthority) -> dict[str, Any]:
 
 
 def _authority(authority: CertificateAuthority, entry: AuthorityRecord) -> dict[str, Any]:
-    from daskpki.authority.lookup import STATES, anchor_der
+    from daskpki.authority.lookup import STATES
     from daskpki.pki.certificates import load_certificate
     from daskpki.pki.pem import fingerprint
 
-    anchor = anchor_der(entry)
+    anchor = entry.anchor_der
     moment = authority.session.now().timestamp()
     leaves = authority.inventory().certificates()
     return {

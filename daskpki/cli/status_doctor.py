@@ -59,7 +59,6 @@ def _problem(address: str, authority: CertificateAuthority) -> str | None:
 
 
 def _document(authority: CertificateAuthority) -> dict[str, Any]:
-    from daskpki.authority.lookup import anchor_der
     from daskpki.authority.renewal import issuing_ends, renewable
     from daskpki.pki.crl import next_update
     from daskpki.pki.pem import fingerprint
@@ -75,7 +74,7 @@ def _document(authority: CertificateAuthority) -> dict[str, Any]:
         "store": authority.session.store.url,
         "ca": {
             "generation": active.generation,
-            "fingerprint": fingerprint(anchor_der(active)),
+            "fingerprint": fingerprint(active.anchor_der),
             "validUntil": issuing_ends(inventory)[active.generation],
         },
         "next": [{"who": entry.slug, "validUntil": entry.not_after} for entry in living[:1]],

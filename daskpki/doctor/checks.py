@@ -22,7 +22,7 @@ from packaging.version import parse
 
 from daskpki import grants
 from daskpki.authority.crl import is_root_crl_due
-from daskpki.authority.lookup import ABANDON_AFTER, shows_authorities
+from daskpki.authority.lookup import shows_authorities, stale_reservations
 from daskpki.authority.renewal import is_due
 from daskpki.credentials.contexts import LOGIN_FILE, Saved
 from daskpki.credentials.dask_config import LOADER
@@ -35,7 +35,7 @@ from daskpki.pki.crl import crl_due, parse_header
 from daskpki.pki.profile import Lifetime
 from daskpki.pki.trust_document import HALF_FULL, TrustDocument, fill
 from daskpki.quoting import rfc3339
-from daskpki.records import ISSUED, RESERVED, REVOKING, Head
+from daskpki.records import ISSUED, REVOKING, Head
 from daskpki.settings import GsmUrl
 from daskpki.store.port import DESTROYED, ENABLED, Version
 
@@ -421,15 +421,14 @@ def check_anchor(basis: str, ca_sha256: str) -> Finding:
 
 def check_unfinished(inventory: Inventory, now: float) -> Iterator[Finding]:
     """Report operations that a crash left unfinished; any command that opens the CA's key finishes them."""
-    for entry in inventory.certificates(statuses=[RESERVED]):
-        if entry.reserved_at < now - ABANDON_AFTER:
-            yield warning(
-                f"certificate {entry.slug}",
-                f"serial {entry.serial:x} was reserved at {rfc3339(entry.reserved_at)} but never confirmed: the "
-                "command was killed. It will be abandoned, and its serial revoked",
-                f"{PUBLISH}; then, if still needed: daskpki issue {entry.role} --name {entry.name}",
-                topic="reserved and not confirmed",
-            )
+    for entry in stale_reservations(inventory, now):
+        yield warning(
+            f"certificate {entry.slug}",
+            f"serial {entry.serial:x} was reserved at {rfc3339(entry.reserved_at)} but never confirmed: the "
+            "command was killed. It will be abandoned, and its serial revoked",
+            f"{PUBLISH}; then, if still needed: daskpki issue {entry.role} --name {entry.name}",
+            topic="reserved and not confirmed",
+        )
     for entry in inventory.certificates(statuses=[REVOKING]):
         yield error(
             f"certificate {entry.slug}",

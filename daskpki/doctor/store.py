@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from daskpki import secret_names
 from daskpki.authority.ca import CertificateAuthority
-from daskpki.authority.lookup import anchor_der, chain_der, living_authorities
+from daskpki.authority.lookup import living_authorities
 from daskpki.authority.renewal import renewable
 from daskpki.credentials.sources import fetch_trust
 from daskpki.credentials.verified import Pins
@@ -128,7 +128,7 @@ def examine_authorities(cluster: Cluster) -> Iterator[Finding]:
     if len(living) > 1:
         yield note("CA", "a rollover is under way: nodes trust more than one CA", "daskpki rotate-ca status")
     for entry in living:
-        for certificate in (*chain_der(entry), anchor_der(entry)):
+        for certificate in (*entry.chain_der, entry.anchor_der):
             yield checks.check_authority(entry.generation, lifetime(load_certificate(certificate)), cluster.now)
 
 

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role, parse_label
@@ -65,6 +65,11 @@ class Policy(NamedTuple):
     def longest_ttl(self) -> int:
         """The limit that applies, in seconds."""
         return MAX_TTL if self.max_ttl is None else min(self.max_ttl, MAX_TTL)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The limits as JSON for the log, which has another field for the trust domain."""
+        return {"permit_dns": list(self.permitted_dns), "max_ttl": self.max_ttl}
 
 
 class Grade(StrEnum):

@@ -119,11 +119,13 @@ def test_a_performance_report_is_written(alice: Client, tmp_path: Path) -> None:
     assert "Dask Performance Report" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.parametrize("who", ["alice", "admin"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_uploaded_module_is_imported_by_workers_and_graphs(
-    alice: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, packed: bool
+    request: pytest.FixtureRequest, who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, packed: bool
 ) -> None:
-    name = f"uploaded_{'zip' if packed else 'py'}"
+    client: Client = request.getfixturevalue(who)
+    name = f"{who}_{'zip' if packed else 'py'}"
     source = "class Thing:\n    def __init__(self, x): self.x = x\ndef double(thing): return Thing(thing.x * 2)\n"
     path = tmp_path / f"{name}.py"
     path.write_text(source)
@@ -132,10 +134,11 @@ def test_an_uploaded_module_is_imported_by_workers_and_graphs(
         sent = tmp_path / f"{name}.zip"
         with zipfile.ZipFile(sent, "w") as archive:
             archive.write(path, f"{name}.py")
-    alice.upload_file(str(sent))
+    client.upload_file(str(sent))
     monkeypatch.syspath_prepend(str(tmp_path))
     module = __import__(name)
-    assert alice.submit(module.double, module.Thing(4)).result(timeout=60).x == 8
+    assert client.submit(module.double, module.Thing(4)).result(timeout=60).x == 8
+    assert who == "alice" or client.run_on_scheduler(__import__, name), "an admin's code in the scheduler finds it"
 
 
 @pytest.mark.every_version

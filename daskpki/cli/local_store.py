@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from daskpki.cli.output import table
 from daskpki.errors import UsageError
 from daskpki.quoting import day
 from daskpki.settings import GsmUrl, LocalUrl, home, parse_store_url
+from daskpki.store.local.key_slots import SlotKind
 
 if TYPE_CHECKING:
     from daskpki.grants import SecretGrant
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 slot = Commands(
     no_args_is_help=True, help="Ways to unlock the local store: keyring, passphrase, key file, recovery code."
 )
-
-
-class SlotKind(StrEnum):
-    """Way in which a slot is unlocked."""
-
-    KEYRING = "keyring"
-    PASSPHRASE = "passphrase"
-    KEY_FILE = "keyfile"
-    RECOVERY = "recovery"
 
 
 @contextmanager

@@ -18,10 +18,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from daskpki.errors import UsageError
-from daskpki.handover import VARIABLE
+from daskpki.handover import VARIABLE as HANDOVER
 from daskpki.quoting import shortened
 
-HANDOVER: Final = VARIABLE
 DIRECTORY: Final = "DASKPKI_CREDENTIAL_DIR"
 FILE: Final = "DASKPKI_CREDENTIAL_FILE"
 SOURCE: Final = "DASKPKI_SOURCE"

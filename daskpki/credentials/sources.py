@@ -22,9 +22,10 @@ from daskpki.credentials.contexts import LOGIN_FILE, Context, Contexts, NewestTr
 from daskpki.credentials.credential_files import load_directory, load_file
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
-from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, CredentialSource, Wanted, choose
+from daskpki.credentials.source_selection import DIRECTORY, FILE, Choice, CredentialSource, Wanted, choose
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
 from daskpki.errors import NotFoundError, UsageError
+from daskpki.handover import VARIABLE as HANDOVER
 from daskpki.handover import load_handover, read_handed_down
 from daskpki.identity import Role, parse_label
 from daskpki.pki.certificates import certificate_identity, lifetime, load_certificate, utc_time

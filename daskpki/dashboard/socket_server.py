@@ -11,12 +11,9 @@ Jupyter; `daskpki dashboard` uses an origin of its own.
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
 from urllib.parse import unquote
 
 from tornado.httpserver import HTTPServer
@@ -27,10 +24,9 @@ from tornado.web import Application, RequestHandler
 from daskpki.cluster.web.page import template
 from daskpki.credentials.contexts import parse_scheduler
 from daskpki.dashboard.proxy import Forward, Upstream, known_schedulers, upstream_of
-from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
+from daskpki.errors import NotFoundError, UsageError
+from daskpki.files import check_private
 from daskpki.settings import SCHEME
-
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def scheduler_in(path: str) -> tuple[str, str]:
@@ -88,16 +84,9 @@ def application(schedulers: Schedulers) -> Application:
     return Application([(r"/", Index, {"schedulers": schedulers}), (r".*", Forward, {"route": schedulers.route})])
 
 
-def verify_folder(folder: Path) -> None:
-    """Raise AccessDeniedError for a folder in which others could reach the socket."""
-    status = folder.stat()
-    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & _OTHERS:
-        raise AccessDeniedError(f"{folder}: other users may enter it", hint=f"chmod 700 {folder}")
-
-
 async def serve(path: Path, schedulers: Schedulers) -> None:
-    """Serve at that socket until the process ends."""
-    verify_folder(path.parent)
+    """Serve at that socket until the process ends; AccessDeniedError for a folder in which others could reach it."""
+    check_private(path.parent)
     server = HTTPServer(application(schedulers))
     server.add_socket(bind_unix_socket(str(path), mode=0o600))
     await asyncio.Event().wait()

@@ -246,7 +246,7 @@ class Database:
         with self._lock, translated(self.path):
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
             if version != self._verified:
-                snapshot.apply(verify)
+                verify(snapshot.connection)
                 (now,) = self._connection.execute("PRAGMA data_version").fetchone()
                 self._verified = version if now == version else None
 
@@ -275,25 +275,20 @@ class DatabaseSnapshot:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, *, owned: bool) -> None:
         self._path = path
-        self._connection = connection
+        self.connection = connection
         self._release = weakref.finalize(self, connection.close) if owned else None
 
     def row(self, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
         """The first row, or None."""
         with translated(self._path):
-            row: tuple[Any, ...] | None = self._connection.execute(statement, parameters).fetchone()
+            row: tuple[Any, ...] | None = self.connection.execute(statement, parameters).fetchone()
             return row
 
     def rows(self, statement: str, *parameters: Any) -> Iterator[tuple[Any, ...]]:
         """All rows, streamed."""
         with translated(self._path):
-            for row in self._connection.execute(statement, parameters):  # noqa: UP028 - it would close the cursor as well,
+            for row in self.connection.execute(statement, parameters):  # noqa: UP028 - it would close the cursor as well,
                 yield row  # which fails once the connection is closed
-
-    def apply(self, read: Callable[[sqlite3.Connection], None]) -> None:
-        """Call `read` with the snapshot's connection."""
-        with translated(self._path):
-            read(self._connection)
 
     def close(self) -> None:
         """End the read transaction of an owned snapshot."""

@@ -25,6 +25,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -44,11 +45,16 @@ from daskpki.store.encryption import (
 )
 from daskpki.store.local.database import Database
 
-PASSPHRASE: Final = "passphrase"
-KEY_FILE: Final = "keyfile"
-KEYRING: Final = "keyring"
-RECOVERY: Final = "recovery"
 _KEY_FILE_SETTING: Final = "the key file (--key-file, DASKPKI_KEY_FILE)"
+
+
+class SlotKind(StrEnum):
+    """Way in which a slot is unlocked."""
+
+    KEYRING = "keyring"
+    PASSPHRASE = "passphrase"
+    KEY_FILE = "keyfile"
+    RECOVERY = "recovery"
 
 
 class Slot(NamedTuple):
@@ -66,7 +72,7 @@ def seal_slot(
     """Create a slot that `secret` unlocks: a passphrase, or the random key of the other kinds."""
     slot_id = secrets.token_hex(4)
     bound = context("master key", store_id, kind, slot_id)
-    if kind == PASSPHRASE:
+    if kind == SlotKind.PASSPHRASE:
         box = seal_with_passphrase(master, secret, context=bound, cost=cost)
     else:
         box = seal_with_key(master, secret, context=bound)
@@ -75,7 +81,7 @@ def seal_slot(
 
 def open_slot(store_id: str, slot: Slot, secret: Confidential) -> Confidential:
     """Return the master key; AccessDeniedError for a wrong secret, CorruptError."""
-    unseal = open_with_passphrase if slot.kind == PASSPHRASE else open_with_key
+    unseal = open_with_passphrase if slot.kind == SlotKind.PASSPHRASE else open_with_key
     return unseal(slot.box, secret, context=context("master key", store_id, slot.kind, slot.id))
 
 
@@ -125,7 +131,7 @@ def keyring_key(keyring: KeyringPort, store_id: str, slot: Slot) -> Confidential
 def keep_in_keyring(keyring: KeyringPort, store_id: str, master: Confidential, now: int) -> Slot:
     """Create a slot, and write its random key to the keyring."""
     key = random_key()
-    slot = seal_slot(store_id, KEYRING, master, key, now=now)
+    slot = seal_slot(store_id, SlotKind.KEYRING, master, key, now=now)
     keyring.set(keyring_service(store_id), slot.id, Confidential(base64.b64encode(key.reveal())))
     return slot
 
@@ -150,18 +156,18 @@ class KeySlots:
 
     def add_passphrase(self, passphrase: Confidential) -> Slot:
         """Add a slot for a further passphrase."""
-        return self._add(PASSPHRASE, passphrase)
+        return self._add(SlotKind.PASSPHRASE, passphrase)
 
     def change_passphrase(self, passphrase: Confidential) -> Slot:
         """Replace all passphrases by this one, in one step."""
-        slot = self._add(PASSPHRASE, passphrase, replace=True)
+        slot = self._add(SlotKind.PASSPHRASE, passphrase, replace=True)
         self._database.erase_remains()
         return slot
 
     def add_key_file(self, path: Path) -> Slot:
         """Add a slot for the key in `path`; a missing file is created with a random key."""
         self._master()  # before the file is written
-        return self._add(KEY_FILE, create_key_file(path))
+        return self._add(SlotKind.KEY_FILE, create_key_file(path))
 
     def add_keyring(self, keyring: KeyringPort) -> Slot:
         """Add a slot whose random key is in the OS keyring."""
@@ -173,7 +179,7 @@ class KeySlots:
     def add_recovery(self) -> Confidential:
         """Add a slot for a new recovery code; the code is returned to be shown once, and kept nowhere."""
         code = format_recovery_code(Confidential(secrets.token_bytes(_BYTES)))
-        self._add(RECOVERY, parse_recovery_code(code))
+        self._add(SlotKind.RECOVERY, parse_recovery_code(code))
         return code
 
     def remove(self, slot_id: str) -> None:
@@ -285,11 +291,13 @@ def read_passphrase_file(path: Path, called: str = _PASSPHRASE_SETTING) -> Confi
 def unlock(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confidential:
     """Return the master key; AccessDeniedError if no way unlocks it."""
     if ways.recovery_code is not None:
-        return _try(store_id, present, RECOVERY, parse_recovery_code(ways.recovery_code))
+        return _try(store_id, present, SlotKind.RECOVERY, parse_recovery_code(ways.recovery_code))
     if ways.key_file is not None:
-        return _try(store_id, present, KEY_FILE, _read(ways.key_file, read_key_file, "key"))
+        return _try(store_id, present, SlotKind.KEY_FILE, _read(ways.key_file, read_key_file, "key"))
     if ways.passphrase_file is not None:
-        return _try(store_id, present, PASSPHRASE, _read(ways.passphrase_file, read_passphrase_file, "passphrase"))
+        return _try(
+            store_id, present, SlotKind.PASSPHRASE, _read(ways.passphrase_file, read_passphrase_file, "passphrase")
+        )
     return _unlock_by_slots(ways, store_id, present)
 
 
@@ -305,13 +313,13 @@ def _unlock_by_slots(ways: Unlocking, store_id: str, present: Sequence[Slot]) ->
     reason = None
     if ways.keyring is not None:
         for slot in present:
-            if slot.kind == KEYRING:
+            if slot.kind == SlotKind.KEYRING:
                 try:
                     return open_slot(store_id, slot, keyring_key(ways.keyring, store_id, slot))
                 except AccessDeniedError as error:
                     reason = error
-    if ways.prompt is not None and any(slot.kind == PASSPHRASE for slot in present):
-        return _try(store_id, present, PASSPHRASE, ways.prompt(new=False))
+    if ways.prompt is not None and any(slot.kind == SlotKind.PASSPHRASE for slot in present):
+        return _try(store_id, present, SlotKind.PASSPHRASE, ways.prompt(new=False))
     because = f": {reason}" if reason else ""
     raise AccessDeniedError(f"the store is locked{because}", hint=_ways_out(present)) from reason
 
@@ -326,16 +334,16 @@ def _try(store_id: str, present: Sequence[Slot], kind: str, secret: Confidential
             except AccessDeniedError as error:
                 refusal = error
     if refusal is None:
-        raise AccessDeniedError(f"the store has no key slot of kind {kind!r}", hint=_ways_out(present))
+        raise AccessDeniedError(f"the store has no key slot of kind '{kind}'", hint=_ways_out(present))
     hint = f"check it, or {_ways_out(present)}"
     raise AccessDeniedError(f"that {kind} does not unlock the store: {refusal}", hint=hint)
 
 
 _WAYS: dict[str, str] = {
-    KEYRING: "the OS keyring (unlocked)",
-    PASSPHRASE: "its passphrase (--passphrase-file, DASKPKI_PASSPHRASE_FILE, or a terminal)",
-    KEY_FILE: "its key file (--key-file, DASKPKI_KEY_FILE)",
-    RECOVERY: "its recovery code",
+    SlotKind.KEYRING: "the OS keyring (unlocked)",
+    SlotKind.PASSPHRASE: "its passphrase (--passphrase-file, DASKPKI_PASSPHRASE_FILE, or a terminal)",
+    SlotKind.KEY_FILE: "its key file (--key-file, DASKPKI_KEY_FILE)",
+    SlotKind.RECOVERY: "its recovery code",
 }
 
 
@@ -347,10 +355,10 @@ def _ways_out(present: Sequence[Slot]) -> str:
 def first_slot(ways: Unlocking, store_id: str, master: Confidential, now: int) -> Slot:
     """Create a new store's first slot: by the way that is named, else the OS keyring, else a passphrase prompt."""
     if ways.key_file is not None:
-        return seal_slot(store_id, KEY_FILE, master, create_key_file(ways.key_file), now=now)
+        return seal_slot(store_id, SlotKind.KEY_FILE, master, create_key_file(ways.key_file), now=now)
     if ways.passphrase_file is not None:
         passphrase = read_passphrase_file(ways.passphrase_file)
-        return seal_slot(store_id, PASSPHRASE, master, passphrase, now=now, cost=ways.cost)
+        return seal_slot(store_id, SlotKind.PASSPHRASE, master, passphrase, now=now, cost=ways.cost)
     refused: AccessDeniedError | None = None
     if ways.keyring is not None:
         try:
@@ -359,7 +367,7 @@ def first_slot(ways: Unlocking, store_id: str, master: Confidential, now: int) -
             refused = error
     if ways.prompt is not None:
         try:
-            return seal_slot(store_id, PASSPHRASE, master, ways.prompt(new=True), now=now, cost=ways.cost)
+            return seal_slot(store_id, SlotKind.PASSPHRASE, master, ways.prompt(new=True), now=now, cost=ways.cost)
         except AccessDeniedError as error:
             refused = refused or error
     reason = f": {refused}" if refused else ""

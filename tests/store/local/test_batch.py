@@ -143,7 +143,7 @@ def test_no_question_scans_what_grows(store: LocalStore, question: str) -> None:
     add_sample(store)
     view = store.log("c").inventory()
     statements: list[str] = []
-    view._snapshot._connection.set_trace_callback(statements.append)
+    view._snapshot.connection.set_trace_callback(statements.append)
     ask: dict[str, Callable[[], object]] = {
         "certificate": lambda: view.certificate(0xA1),
         "current": lambda: view.current("worker", "w-0"),

@@ -41,10 +41,10 @@ from daskpki.pki.trust_document import (
     SignedTrustDocument,
     Succession,
     TrustDocument,
+    as_json,
     encode_document,
     encode_envelope,
     signed_bytes,
-    succession_json,
 )
 from daskpki.pki.verify import check_issued, verify_signature
 from daskpki.quoting import rfc3339
@@ -336,5 +336,5 @@ def heirs(cluster: str, trusted: Iterable[Anchor], statements: Iterable[Successi
 
 
 def _statement(cluster: str, statement: Succession) -> bytes:
-    body = compact_json({"cluster": cluster} | succession_json(statement._replace(signature=b""))).reveal()
+    body = compact_json({"cluster": cluster} | as_json(statement._replace(signature=b""))).reveal()
     return signing_input(_SUCCESSION_TYPE, body)

@@ -149,26 +149,21 @@ class TrustPayload(NamedTuple):
 
 def encode_document(document: TrustDocument) -> str:
     """Encode a document as the JSON text that is signed."""
-    value = document._asdict() | {
-        "authorities": [_anchor_json(anchor) for anchor in document.authorities],
-        "crls": [part._asdict() | {"compressed": base64_text(part.compressed)} for part in document.crls],
+    value = as_json(document._replace(revoked_dropped=())) | {
         "log": {"seq": document.log[0], "hash": document.log[1]},
-        "successions": [succession_json(statement) for statement in document.successions],
-        "root_crls": [base64_text(der) for der in document.root_crls],
         "revoked_dropped": [_dropped_json(entry) for entry in document.revoked_dropped],
     }
     return json.dumps(value, separators=(",", ":"))
 
 
-def _anchor_json(anchor: Anchor) -> dict[str, Any]:
-    chain = [base64_text(der) for der in anchor.chain]
-    return anchor._asdict() | {"certificate": base64_text(anchor.certificate), "chain": chain}
-
-
-def succession_json(statement: Succession) -> dict[str, Any]:
-    """Encode a statement as JSON, as a document has it."""
-    fields = statement._asdict().items()
-    return {name: base64_text(value) if isinstance(value, bytes) else value for name, value in fields}
+def as_json(part: object) -> Any:
+    """Encode a part of a document: named fields as an object, other tuples as an array, bytes as base64."""
+    if isinstance(part, bytes):
+        return base64_text(part)
+    if isinstance(part, tuple):
+        fields: dict[str, object] | None = part._asdict() if hasattr(part, "_asdict") else None
+        return {name: as_json(each) for name, each in fields.items()} if fields else [as_json(each) for each in part]
+    return part
 
 
 def _dropped_json(entry: DroppedCa) -> dict[str, Any]:

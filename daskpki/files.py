@@ -58,11 +58,8 @@ def write_private(
 
     `mode` is 0600 unless the content is public. OSErrors become errors that name the file by its path, or by `called`.
     """
-    with (
-        published(path, force=force, mode=mode, called=called, hint=_FORCE) as temporary,
-        temporary.open("r+b") as file,
-    ):
-        file.write(data)
+    with published(path, force=force, mode=mode, called=called, hint=_FORCE) as temporary:
+        temporary.write_bytes(data)
 
 
 class _NotNowError(Exception):

@@ -33,7 +33,7 @@ from daskpki.errors import NotTrustedError
 from daskpki.handover import SEALED, Handover
 from daskpki.identity import Identity, Role, parse_role
 from daskpki.pki.credential import Credential
-from daskpki.pki.pem import CERTIFICATE, parse_pem
+from daskpki.pki.pem import parse_certificates
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 _NO_FILES: Final = dict.fromkeys(name for name in Security.__slots__ if name.startswith("tls_"))
@@ -119,8 +119,7 @@ class NodeSecurity(PkiSecurity):
         # Verified once more, against the CAs of the handover.
         from daskpki.pki.trust import verify_trust
 
-        blocks = parse_pem(Path(handover.ca).read_bytes(), "the CA certificates of the handover")
-        anchors = [der for label, der in blocks if label == CERTIFICATE]
+        anchors = parse_certificates(Path(handover.ca).read_bytes(), "the CA certificates of the handover")
         signed = Confidential(Path(handover.trust).read_bytes())
         document = verify_trust(parse_trust(signed), now=datetime.now(UTC), cluster=handover.cluster, anchors=anchors)
         enforcement = Enforcement(

@@ -41,9 +41,9 @@ def is_der(data: bytes) -> bool:
     return data[:1] == b"\x30" and data[1:2] > b"\x80"
 
 
-def parse_pem(data: bytes, what: str, *, limit: int = MAX_INPUT) -> list[tuple[str, bytes]]:
+def parse_pem(data: bytes, what: str) -> list[tuple[str, bytes]]:
     """Return label and DER of every block, in order; CorruptError if one is incomplete or not base64."""
-    blocks = re.findall(_BLOCK, check_size(data, what, limit))
+    blocks = re.findall(_BLOCK, check_size(data, what))
     if not blocks or len(blocks) != data.count(_BEGIN):
         raise CorruptError(f"{what} is not complete PEM: the text was cut off or changed")
     return [(label.decode(), _decode(body, what)) for label, body in blocks]

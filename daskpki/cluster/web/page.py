@@ -29,7 +29,7 @@ from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import Server
 from daskpki.cluster.refusal import Reason
 from daskpki.pki.certificates import lifetime, load_certificate
-from daskpki.pki.pem import fingerprint, parse_pem
+from daskpki.pki.pem import fingerprint, parse_certificates
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.quoting import minute, remaining_seconds, rfc3339
 
@@ -63,7 +63,7 @@ def take(enforcement: Enforcement, server: str, visitors: Iterable[Contact] = ()
         for comm, since in enforcement.connections().items()
         if not comm.closed()
     )
-    own = parse_pem(enforcement.pair.certificates.encode(), "our certificate")[0][1]
+    own = parse_certificates(enforcement.pair.certificates.encode(), "our certificate")[0]
     snapshot = {
         "format": FORMAT,
         "at": enforcement.now(),

@@ -232,8 +232,7 @@ def _narrow(secrets: Sequence[Secret], place: GrantCommands) -> Iterator[GrantFi
 def _unclear(secrets: Iterable[Secret]) -> Iterator[GrantFinding]:
     for secret in secrets:
         if secret.kind not in secret_names.KINDS:
-            why = "its id has no kind that is known here, so its grants were not judged"
-            yield GrantFinding(UNCLEAR, secret.id, None, why)
+            yield GrantFinding(UNCLEAR, secret.id, None, "its id has no known kind, so its grants were not judged")
         for one in secret.bindings:
             if one.condition is not None and one.role in READING:
                 yield GrantFinding(UNCLEAR, secret.id, one.member, f"it reads under the condition {one.condition}")

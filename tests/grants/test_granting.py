@@ -164,10 +164,7 @@ def test_a_secret_with_an_id_that_daskpki_never_gives_is_not_judged_as_fine(
     for member in (ALICE, "allUsers"):
         store.policies.grant(secret, ACCESSOR, member)
     wide, unclear = [one for one in grants.check() if one.secret == secret]
-    assert (unclear.severity, unclear.reason) == (
-        UNCLEAR,
-        "its id has no kind that is known here, so its grants were not judged",
-    )
+    assert (unclear.severity, "so its grants were not judged" in unclear.reason) == (UNCLEAR, True)
     assert (wide.severity, wide.member) == (TOO_WIDE, "allUsers")
     assert str(wide.mend).startswith(f"gcloud secrets remove-iam-policy-binding {secret} --project=")
 

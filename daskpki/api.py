@@ -136,7 +136,7 @@ def secret(name: str) -> bytes:
             f"the secret {name!r} is not mounted in this process{known}",
             hint=f"start it by daskpki-entrypoint with --secret {name}=fd; by hand: daskpki secret get {name}",
         )
-    return read_handed_down(mounted[name], f"the secret {name!r}")
+    return read_handed_down(mounted[name], f"the secret {name!r} at {mounted[name]}")
 
 
 def open_store(url: str | None = None) -> Store:

@@ -118,7 +118,7 @@ def parse_member(text: str, *, revoke: bool = False) -> str:
 
 
 class Secret(NamedTuple):
-    """A secret of the cluster: its kind and name by its labels, and the bindings on it."""
+    """A secret of the cluster: its kind and name by its id, and the bindings on it."""
 
     id: str
     kind: str
@@ -208,8 +208,9 @@ def _several(secrets: Iterable[Secret], place: GrantCommands) -> Iterator[GrantF
 
 def _too_wide(secret: Secret, member: str, reason: str, place: GrantCommands) -> GrantFinding:
     """Make a finding; `daskpki grant` removes access that it gave, gcloud that by roles which it never gives."""
+    ours = {ACCESSOR} if secret.kind in secret_names.KINDS else set()
     for one in secret.bindings:
-        if one.member == member and one.role in READING - {ACCESSOR} and one.condition is None:
+        if one.member == member and one.role in READING - ours and one.condition is None:
             return GrantFinding(TOO_WIDE, secret.id, member, reason, place.unbind(secret.id, one))
     return GrantFinding(TOO_WIDE, secret.id, member, reason, place.grant(secret.slug, member, "--revoke"))
 
@@ -230,6 +231,8 @@ def _narrow(secrets: Sequence[Secret], place: GrantCommands) -> Iterator[GrantFi
 
 def _unclear(secrets: Iterable[Secret]) -> Iterator[GrantFinding]:
     for secret in secrets:
+        if secret.kind not in secret_names.KINDS:
+            yield GrantFinding(UNCLEAR, secret.id, None, "its id has no known kind, so its grants were not judged")
         for one in secret.bindings:
             if one.condition is not None and one.role in READING:
                 yield GrantFinding(UNCLEAR, secret.id, one.member, f"it reads under the condition {one.condition}")
@@ -295,12 +298,7 @@ class Grants:
         """List the secrets of the target, or of the whole cluster, with their bindings."""
         chosen = None if target is None else set(target.secrets)
         return [
-            Secret(
-                info.id,
-                info.labels.get("daskpki-kind", ""),
-                info.labels.get("daskpki-name", ""),
-                self._policies.read(info.id),
-            )
+            Secret(info.id, *secret_names.kind_and_name(self._cluster, info.id), self._policies.read(info.id))
             for info in self._secrets.select({"daskpki-cluster": self._cluster})
             if chosen is None or info.id in chosen
         ]

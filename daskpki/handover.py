@@ -111,7 +111,7 @@ def read_handed_down(path: str, what: str) -> bytes:
     except OSError as error:
         raise CorruptError(
             f"{what} cannot be read: {error.strerror}",
-            hint="it exists only while the process that daskpki-entrypoint started runs; start it through that again",
+            hint="daskpki-entrypoint makes it as it starts a process; start this one through that again",
         ) from None
 
 

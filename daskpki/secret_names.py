@@ -21,6 +21,8 @@ EVENTS: Final = "events"
 CA_KEY: Final = "cakey"
 SECRET: Final = "secret"
 
+KINDS: Final = frozenset({TRUST, RECORDS, EVENTS, CA_KEY, SECRET, *Role})
+
 MAX_PAYLOAD: Final = 65_536
 """Most bytes of a payload, and so of each document that is one."""
 MAX_LABELS: Final = 64
@@ -59,6 +61,13 @@ def credential_id(cluster: str, role: Role, name: str) -> str:
 def user_secret_id(cluster: str, name: str) -> str:
     """The secret of one user secret, whose payloads are raw bytes."""
     return f"daskpki_{cluster}_{SECRET}_{name}"
+
+
+def kind_and_name(cluster: str, secret: str) -> tuple[str, str]:
+    """The kind and name in an id, by which readers go; labels can be lost. Empty in an id that is not the cluster's."""
+    inner = secret.removeprefix(f"daskpki_{cluster}_")
+    kind, _, name = inner.partition("_")
+    return (kind, name) if inner != secret else ("", "")
 
 
 def labels(cluster: str, kind: str, name: str | None = None) -> dict[str, str]:

@@ -193,6 +193,11 @@ def cluster_name(environ: Mapping[str, str], chosen: str | None = None) -> str:
     return parse_label(chosen or environ.get("DASKPKI_CLUSTER") or DEFAULT_CLUSTER, "cluster")
 
 
+def program(cluster: str) -> str:
+    """`daskpki` for a command in a hint, with the option that names the cluster unless that is the default one."""
+    return "daskpki" if cluster == DEFAULT_CLUSTER else f"daskpki --cluster {cluster}"
+
+
 def store_url(environ: Mapping[str, str], chosen: str | None = None) -> StoreUrl:
     """The store in use: the one chosen, else DASKPKI_STORE, else the local one."""
     return parse_store_url(chosen or environ.get("DASKPKI_STORE") or DEFAULT_STORE)

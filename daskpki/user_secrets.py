@@ -92,7 +92,8 @@ class ClusterSecrets:
         marks = secret_names.labels(self._cluster, secret_names.SECRET)
         for info in self._store.secrets.select(marks):
             ends, rotate_by = (_number(info.annotations.get(key)) for key in (_ENDS, _ROTATE_BY))
-            yield Listed(info.labels.get("daskpki-name", info.id), info.created, ends, rotate_by)
+            if name := secret_names.kind_and_name(self._cluster, info.id)[1]:  # no command reaches another's id
+                yield Listed(name, info.created, ends, rotate_by)
 
     def versions(self, name: str) -> list[tuple[Version, str | None]]:
         """List the versions, newest first, each with its author if the log has it."""
@@ -125,7 +126,7 @@ class ClusterSecrets:
         current = _number(source) or newest if _number(restored) == newest else newest
         older = [version.number for version in versions if version.number < current and version.state == ENABLED]
         if not older:
-            name = info.labels["daskpki-name"]
+            name = secret_names.kind_and_name(self._cluster, info.id)[1]
             raise NotFoundError(
                 f"the secret {name} has no readable version before {current}", hint=f"daskpki secret versions {name}"
             )

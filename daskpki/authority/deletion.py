@@ -19,7 +19,6 @@ from daskpki.handover import USUAL
 from daskpki.identity import Role
 from daskpki.inventory import CertificateRecord, Inventory
 from daskpki.records import ISSUED, RELEASED, REVOKING
-from daskpki.store.port import SecretInfo
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -49,34 +48,27 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
     """Plan the deletion of a cluster; NotFoundError if there is none."""
     session = authority.session
     inventory, now = authority.inventory(), session.now().timestamp()
-    prefix = secret_names.trust_id(session.cluster).removesuffix(secret_names.TRUST)
     order = (*_ORDER, *_KEPT)
-    found = [
-        info
-        for info in session.store.secrets.select({"daskpki-cluster": session.cluster})
-        if info.id.startswith(prefix) and secret_names.is_ours(info.labels, session.cluster) and _kind(info) in order
-    ]
-    found.sort(key=lambda info: (order.index(_kind(info)), info.id))
+    owned = session.store.secrets.select({"daskpki-cluster": session.cluster})
+    ids = [info.id for info in owned if secret_names.is_ours(info.labels, session.cluster)]
+    named = [(secret, *secret_names.kind_and_name(session.cluster, secret)) for secret in ids]
+    found = sorted((one for one in named if one[1] in order), key=lambda one: (order.index(one[1]), one[0]))
     if not found:
         raise NotFoundError(f"there is no cluster {session.cluster!r} in {session.store.url}", hint="daskpki list")
     # Revoked leaves count: a node that keeps an older document trusts them until they end, and their connections
     # for the grace after that.
     ends = max((leaf.not_after for leaf in inventory.certificates() if leaf.fingerprint), default=0) + USUAL.grace
     ended = ends < now
-    kept = [info.id for info in found if _kind(info) in _KEPT]
-    gone = [info.id for info in found if _kind(info) in _ORDER]
+    kept = [secret for secret, kind, _ in found if kind in _KEPT]
+    gone = [secret for secret, kind, _ in found if kind in _ORDER]
     return Deletion(
         revoked=len(_valid(inventory, now)),
         now=(*gone, *(kept if ended else ())),
-        user_secrets=tuple(info.labels["daskpki-name"] for info in found if _kind(info) == secret_names.SECRET),
+        user_secrets=tuple(name for _, kind, name in found if kind == secret_names.SECRET),
         later=() if ended else tuple(kept),
         keys_elsewhere=tuple(one.key_uri for one in inventory.authorities() if one.key_uri != OWN_STORE),
         kept_until=None if ended else ends,
     )
-
-
-def _kind(info: SecretInfo) -> str:
-    return info.labels.get("daskpki-kind", "")
 
 
 def _valid(inventory: Inventory, now: float) -> list[CertificateRecord]:

@@ -14,6 +14,7 @@ from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING
 from daskpki.quoting import did_you_mean, rfc3339
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING, RESERVED
+from daskpki.settings import program
 
 STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
 """The state in the trust document that follows from a generation's last event."""
@@ -24,7 +25,7 @@ def active_authority(inventory: Inventory, cluster: str) -> AuthorityRecord:
     for authority in inventory.authorities():
         if authority.status == CA_ACTIVATED:
             return authority
-    raise NotFoundError(f"cluster {cluster!r} has no CA in this store", hint="daskpki init-ca makes one")
+    raise NotFoundError(f"cluster {cluster!r} has no CA in this store", hint=f"{program(cluster)} init-ca makes one")
 
 
 def living_authorities(inventory: Inventory) -> list[AuthorityRecord]:

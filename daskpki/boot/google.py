@@ -210,7 +210,7 @@ class SecretManager:
         def attempt(timeout: float) -> tuple[int, Confidential]:
             token = self._token or self._tokens.token()
             if not _TOKEN.fullmatch(token.reveal()):
-                raise TryAgain("the access token has characters that none may have (RFC 6750, section 2.1)")
+                raise TryAgain("the access token is empty, or has characters that none may have (RFC 6750, 2.1)")
             self._token = token
             headers = {"Authorization": f"Bearer {token.reveal().decode('ascii')}"}
             path = f"/v1/{self._url.parent}/secrets/{secret}/versions/{version}:access"

@@ -106,7 +106,7 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         source=source,
         scheduler=parse_scheduler(found["scheduler"]) if found["scheduler"] else None,
         deadline=float(_number(found, "deadline", 1, 86_400)),
-        ca_sha256=parse_fingerprint(found["ca-sha256"]) if found["ca-sha256"] else None,
+        ca_sha256=parse_fingerprint(pin) if (pin := found["ca-sha256"]) or "ca-sha256" in arguments.given else None,
         min_epoch=_number(found, "min-epoch", 0, 1 << 62),
         worker_clients=_worker_clients(arguments.command, found),
         dashboard=_choice(found, "dashboard", ("loopback", "mtls", "off")),

@@ -161,7 +161,7 @@ def options(
         ours = logging.getLogger("daskpki")
         ctx.call_on_close(partial(ours.setLevel, ours.level))  # a program may run more than one command
         ours.setLevel(logging.ERROR)
-    if given.ca_sha256:
+    if given.ca_sha256 is not None:  # an empty option is malformed, and no missing pin
         from daskpki.pki.pem import parse_fingerprint
 
         given = given._replace(ca_sha256=parse_fingerprint(given.ca_sha256))

@@ -396,11 +396,16 @@ def given_options(hoisted: Sequence[str]) -> str:
 
 
 def with_options(text: str, options: str, commands: Iterable[str]) -> str:
-    """Add these options to each daskpki and daskpki-entrypoint command in the text that has none yet."""
+    """Add these options to each daskpki and daskpki-entrypoint command in the text that has none yet.
+
+    A command that names the cluster alone, as in an error that a Python program may show, gets all but `--cluster`.
+    """
     if not options:
         return text
     named = "|".join(map(re.escape, commands))
-    text = re.sub(rf"\bdaskpki (?=(?:{named})\b)", lambda _: f"daskpki {options} ", text)
+    others = "".join(f"{shlex.quote(word)} " for word in shlex.split(options) if not word.startswith("--cluster="))
+    ours = rf"\bdaskpki (?=(--cluster \S+ )?(?:{named})\b)"
+    text = re.sub(ours, lambda found: found[0] + (others if found[1] else f"{options} "), text)
     shared = shlex.join(word for word in shlex.split(options) if word.startswith(("--store=", "--cluster=")))
     entry = r"\bdaskpki-entrypoint (?:scheduler|worker|node)\b(?! --(?:store|cluster))"
     return re.sub(entry, lambda found: f"{found[0]} {shared}", text) if shared else text

@@ -122,6 +122,8 @@ class Enforcement:
         self.pair = pair
         self._minimum = minimum
         self._allow_stale = allow_stale
+        self._tolerated = trust.issuers
+        """Issuers of live connections: the CAs that were trusted at any time since the last emergency."""
         self._outlived: WeakSet[EnforcedConnection] = WeakSet()
         self._replacing = threading.Lock()  # a push of a trust document and a poll's key pair may come at once
         self._lock = threading.Lock()  # the event loop adds connections while a thread may list them
@@ -166,7 +168,7 @@ class Enforcement:
             self._live[comm] = self.now()
         self.record_admitted(peer, comm.peer_address)
         # A thread may have replaced the trust state after `admit`, and cut connections before this one was listed.
-        dropped = peer.issuer not in self.trust.issuers if server else peer.issuer in self.trust.cut_off
+        dropped = peer.issuer not in (self.trust.issuers if server else self._tolerated)
         if dropped or peer.serial in self.trust.revoked:
             self.abort_those((comm,), REVOKED, "its certificate was revoked, or its CA dropped, as it connected", None)
 
@@ -182,12 +184,13 @@ class Enforcement:
         with self._lock:
             return dict(self._live.items())
 
-    def replace(self, *, trust: TrustState | None = None, pair: KeyPair | None = None) -> None:
+    def replace(self, *, trust: TrustState | None = None, pair: KeyPair | None = None, emergency: bool = False) -> None:
         """Use another trust state or key pair; NotTrustedError, and no change, if they do not match.
 
         UnavailableError, and no change either, if no descriptor is left to load the key.
 
-        New connections use it. Live ones stay, unless the peer's certificate is now revoked.
+        New connections use it. Live ones stay, unless the peer's certificate is now revoked, or in an `emergency` comes
+        from a CA that is no longer trusted.
         """
         with self._replacing:
             trust, pair = trust or self.trust, pair or self.pair
@@ -195,16 +198,15 @@ class Enforcement:
             contexts = {True: server_context(pair, trust.anchors, self._minimum)}
             if trust.anchors != self.trust.anchors or pair is not self.pair:
                 contexts[False] = client_context(pair, trust.anchors, self._minimum)
+            former = frozenset() if emergency else self._tolerated
+            self._tolerated = (former | trust.issuers) - trust.cut_off
             self.trust, self.pair, self._contexts = trust, pair, self._contexts | contexts
             for listener in list(self.listeners):
                 listener.renew(contexts[True])
         self._abort(lambda peer: peer.serial in self.trust.revoked, REVOKED, "the certificate is revoked")
         unlisted = "its CA was dropped with too many revoked certificates to list"
         self._abort(lambda peer: peer.issuer in self.trust.cut_off, REVOKED, unlisted)
-
-    def abort_foreign(self) -> None:
-        """Cut live connections whose peer's certificate is from a CA that is no longer trusted."""
-        self._abort(lambda peer: peer.issuer not in self.trust.issuers, REVOKED, "its CA is not trusted any more")
+        self._abort(lambda peer: peer.issuer not in self._tolerated, REVOKED, "its CA is not trusted any more")
 
     def abort_expired(self, grace: float) -> None:
         """Cut live connections whose peer's certificate ended more than `grace` seconds ago; warn once before."""

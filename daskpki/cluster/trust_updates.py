@@ -241,10 +241,9 @@ class TrustManager:
             if is_forged(parsed, before):
                 raise ForgedError(str(error), hint=error.hint) from error
             raise
-        self.enforcement.replace(trust=trust_of(document))
-        if before.active.certificate not in document.roots:
-            # The CA was not retired first: an emergency, or a missed rollover, which looks the same.
-            self.enforcement.abort_foreign()
+        # If the CA was not retired first, this is an emergency, or a missed rollover, which looks the same.
+        emergency = before.active.certificate not in document.roots
+        self.enforcement.replace(trust=trust_of(document), emergency=emergency)
         self.document, self.signed = document, signed
         self.enforcement.audit.record(RELOADED, detail=f"trust document {document.epoch} is in force")
 

@@ -121,9 +121,10 @@ def fetch_credential(
     try:
         payload = store.secrets.latest(secret_names.credential_id(cluster, role, name)).data
     except NotFoundError as error:
+        ours = settings.program(cluster)
         raise NotFoundError(
             f"cluster {cluster!r} has no credential {role.value}/{name}: {error}",
-            hint=f"daskpki issue {role.value} --name {name}; daskpki list shows which names there are",
+            hint=f"{ours} issue {role.value} --name {name}; {ours} list shows which names there are",
         ) from None
     credential = parse_own_credential(payload, cluster, role, name)
     return verify_credential(credential, trust.data, pins=pins.remembering(store.memory.trust(cluster)), now=now)
@@ -147,7 +148,8 @@ def fetch_trust(store: Store, cluster: str, *, pins: Pins, now: datetime) -> Tru
         payload = store.secrets.access(secret_names.trust_id(cluster), max(chain.foreign))
         return TrustPayload(payload, parse_trust(payload))  # verifying it names the fault
     if head is None:
-        raise NotFoundError(f"this store has no cluster {cluster!r}", hint="daskpki init-ca makes one")
+        hint = f"{settings.program(cluster)} init-ca makes one"
+        raise NotFoundError(f"this store has no cluster {cluster!r}", hint=hint)
     if not (pins.sha256 or pins.anchors or pins.known or pins.previous):
         verify_no_rival(chain, head)
     return head.payload
@@ -185,15 +187,14 @@ def renewal(obtained: Obtained, wanted: Wanted, here: Environment) -> str:
 
 def renewal_of_login(context: Context, *, is_active: bool) -> str:
     """The command that renews a login, or the three steps for one that came by a login file."""
-    name, cluster = context.name, context.cluster
-    option = "" if cluster == settings.DEFAULT_CLUSTER else f"--cluster {cluster} "
+    name, ours = context.name, settings.program(context.cluster)
     if context.store == LOGIN_FILE:
         return (
-            f"daskpki {option}request client/{name} --out {name}.csr --force; an operator runs "
-            f"daskpki {option}sign {name}.csr client/{name} --out {name}.login --force; then "
+            f"{ours} request client/{name} --out {name}.csr --force; an operator runs "
+            f"{ours} sign {name}.csr client/{name} --out {name}.login --force; then "
             f"daskpki login {name}.login"
         )
-    return "daskpki login" if is_active else f"daskpki --store {shlex.quote(context.store)} {option}login {name}"
+    return "daskpki login" if is_active else f"{ours} --store {shlex.quote(context.store)} login {name}"
 
 
 def _check_asked_for(verified: VerifiedCredential, wanted: Wanted, choice: Choice) -> None:

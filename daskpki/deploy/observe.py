@@ -7,7 +7,7 @@ each type, several at a time, since each command takes a second; policies are re
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Final
 
@@ -39,8 +39,10 @@ def observe(run: Run, site: Site, wanted: Sequence[Resource] = (), tell: Tell = 
         accounts, unborn = ({one.name for one in found if one.kind is Kind.ACCOUNT} for found in (ours, wanted))
         known = accounts | used | {one.grant.account for one in wanted if one.grant}
         secrets = [item for item in listed["secrets"] if secret_names.is_ours(item.get("labels", {}), site.cluster)]
+        ids = frozenset(_last(item["name"]) for item in secrets)
+        by_nodes = {one for one in ids if secret_names.kind_and_name(site.cluster, one)[0] in _READ_BY_NODES}
         # An account that is still to be made has no grants yet.
-        places = _places(secrets, wanted, ours) if known - (unborn - accounts) else set()
+        places = _places(by_nodes, wanted, ours) if known - (unborn - accounts) else set()
         commands = {f"grants on {where}": iam.read_policy(site, role, where) for role, where in sorted(places)}
         policies = _read(run, commands, pool, tell)
     grants = [
@@ -57,7 +59,6 @@ def observe(run: Run, site: Site, wanted: Sequence[Resource] = (), tell: Tell = 
         # Other services are not ours to judge.
         if one.kind is Kind.SERVICES and (on := enabled & set(one.facts["enabled"].split(", "))):
             ours.append(iam.services(one.name, on))
-    ids = frozenset(_last(item["name"]) for item in secrets)
     return Observed({one.key: one for one in (*ours, *(iam.grant(site, one) for one in grants))}, foreign, ids)
 
 
@@ -115,12 +116,11 @@ def _split(
     return ours, frozenset(foreign), (used | targets) - {""}
 
 
-def _places(secrets: Sequence[Json], wanted: Sequence[Resource], ours: Sequence[Resource]) -> set[tuple[str, str]]:
+def _places(secrets: Iterable[str], wanted: Sequence[Resource], ours: Sequence[Resource]) -> set[tuple[str, str]]:
     """Roles and resources whose policies have to be read: the nodes' secrets, and the repositories of images."""
-    read = [_last(item["name"]) for item in secrets if item["labels"].get("daskpki-kind") in _READ_BY_NODES]
     named = {one.grant.where for one in wanted if one.grant and one.grant.role == IMAGE_READER}
     pulled = {repository_of(one.facts["image"]) for one in ours if "image" in one.facts}
-    return {(ACCESSOR, secret) for secret in read} | {(IMAGE_READER, one) for one in named | pulled if one}
+    return {(ACCESSOR, secret) for secret in secrets} | {(IMAGE_READER, one) for one in named | pulled if one}
 
 
 def _granted(policy: Any) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,7 @@ _FORMS: Final = {
     "subnet": ("subnet", rf"{_NAME}|{_SUBNET}", _SHARED),
     "scheduler_account": _ACCOUNT,
     "worker_account": _ACCOUNT,
+    "ca_sha256": ("--ca-sha256", r"[0-9a-f]{64}", "64 hexadecimal digits, as `daskpki init-ca` prints them"),
     "memory_per_worker": ("--memory-per-worker", r"(?=.*[1-9])[0-9]{1,4}(\.[0-9]{1,3})?", "GB, such as 1 or 3.5"),
     "worker_clients": ("--worker-clients", "deny|limited|allow", "one of deny, limited, allow"),
     "scheduler_code": ("--scheduler-code", f"{STOCK}|{SEALED}", f"one of {STOCK}, {SEALED}"),

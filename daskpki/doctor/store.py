@@ -83,15 +83,15 @@ class Cluster:
         """The cluster's secrets that are checked, shared ones first."""
         marks = {"managed-by": "daskpki", "daskpki-cluster": self.session.cluster}
         roles = set(Role)
-        found = sorted(self.session.store.secrets.select(marks), key=lambda info: self.kind(info) in roles)
+        found = sorted(self.session.store.secrets.select(marks), key=lambda info: self.kind_and_name(info)[0] in roles)
         self.passed_over = max(0, len(found) - MOST)
         return found[:MOST]
 
     passed_over = 0
 
-    def kind(self, info: SecretInfo) -> str:
-        """The kind of a secret, by its label."""
-        return info.labels.get("daskpki-kind", "")
+    def kind_and_name(self, info: SecretInfo) -> tuple[str, str]:
+        """The kind and name of a secret."""
+        return secret_names.kind_and_name(self.session.cluster, info.id)
 
     def remedy(self, verb: str, secret: str, numbers: Sequence[int]) -> str | None:
         """The command that changes versions; None on a local store, where only daskpki itself changes them."""
@@ -161,10 +161,11 @@ def examine_log(cluster: Cluster) -> Iterator[Finding]:
 def examine_versions(cluster: Cluster) -> Iterator[Finding]:
     """Check the versions of every secret."""
     for info in cluster.secrets:
-        kind, versions = cluster.kind(info), list(cluster.session.store.secrets.versions(info.id))
-        yield from checks.check_newest(info.id, versions, cluster.remedy, _command_to_add(kind, info))
+        kind, name = cluster.kind_and_name(info)
+        versions = list(cluster.session.store.secrets.versions(info.id))
+        yield from checks.check_newest(info.id, versions, cluster.remedy, _command_to_add(kind, name))
         if kind in set(Role):
-            entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))
+            entry = cluster.inventory.current(kind, name)
             yield from checks.check_recorded(info.id, versions, entry)
             if cluster.gsm is not None:  # a local store is unlocked as a whole, old keys or new
                 yield from checks.check_superseded(info.id, versions, cluster.remedy)
@@ -191,9 +192,8 @@ def _is_gone(cluster: Cluster, secret: str) -> bool:
     return False
 
 
-def _command_to_add(kind: str, info: SecretInfo) -> str | None:
-    """The command that adds a version to a secret of that kind."""
-    name = info.labels.get("daskpki-name", "")
+def _command_to_add(kind: str, name: str) -> str | None:
+    """The command that adds a version to a secret of that kind and name."""
     if kind in set(Role):
         return f"daskpki renew {kind}/{name}"
     return f"daskpki secret set {name} --file FILE" if kind == secret_names.SECRET else None

@@ -93,7 +93,7 @@ def parse_fingerprint(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise UsageError(
             f"{text.strip()[:100]!r} is not a SHA-256 fingerprint, which has 64 hexadecimal digits",
-            hint="daskpki init-ca and daskpki sign --out print it",
+            hint="the commands init-ca and sign --out print it",
         )
     return digits
 

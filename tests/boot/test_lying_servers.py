@@ -41,9 +41,10 @@ class Lie(NamedTuple):
 LIES: dict[str, Lie] = {
     "a nested token": Lie("token", Answer(b"[" * 100_000), 75, "has no access token"),
     "a token of many lines": Lie(
-        "token", token(access_token=f"{MARK}\r\nX-Other: 1"), 75, "the access token has characters"
+        "token", token(access_token=f"{MARK}\r\nX-Other: 1"), 75, "the access token is empty, or has characters"
     ),
-    "a token beyond ASCII": Lie("token", token(access_token=f"{MARK}\u00e9\0"), 75, "the access token has"),
+    "a token beyond ASCII": Lie("token", token(access_token=f"{MARK}\u00e9\0"), 75, "or has characters that none may"),
+    "an empty token": Lie("token", token(access_token=""), 75, "the access token is empty"),
     "a long token": Lie("token", token(access_token=MARK * 30_000), 75, "HTTP status 431"),
     "a token without end": Lie(
         "token",

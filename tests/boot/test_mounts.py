@@ -22,6 +22,7 @@ from daskpki.boot.mounts import Mount, MountedFiles, _on_the_way, file_variable,
 from daskpki.confidential import Confidential
 from daskpki.errors import (
     AccessDeniedError,
+    CorruptError,
     DaskpkiError,
     NotFoundError,
     NotTrustedError,
@@ -29,6 +30,7 @@ from daskpki.errors import (
     UnavailableError,
     UsageError,
 )
+from daskpki.handover import VARIABLE, Handover, encode_handover
 from tests.support.boot_cloud import Cloud, boot_here, run_entrypoint
 from tests.support.key_search import Canary
 from tests.support.sandbox import AS_ROOT
@@ -268,6 +270,20 @@ def test_python_says_how_a_secret_would_be_mounted(monkeypatch: pytest.MonkeyPat
     assert "--secret db-password=fd" in (refused.value.hint or "")
     with pytest.raises(UsageError):
         daskpki.secret("../etc/passwd")
+
+
+def test_a_secret_that_is_gone_is_told_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, mounted = ("cert.pem", "key.pem", "ca.pem", "trust.json"), tmp_path / "db"
+    handover = Handover("lab", "lab.internal", "worker", "w", *files, "limited", "off", "1.3")
+    (tmp_path / "handover.json").write_bytes(encode_handover(handover._replace(secrets={"db": str(mounted)})))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "handover.json"))
+    mounted.write_bytes(VALUE)
+    assert daskpki.secret("db") == VALUE
+    mounted.unlink()
+    with pytest.raises(CorruptError) as refused:
+        daskpki.secret("db")
+    assert str(refused.value) == f"the secret 'db' at {mounted} cannot be read: No such file or directory"
+    assert "start this one through that again" in str(refused.value.hint)
 
 
 def test_the_variables_of_two_secrets_never_meet() -> None:

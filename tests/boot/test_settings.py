@@ -143,6 +143,14 @@ def test_an_empty_source_is_none(option: str) -> None:
     assert settings("worker", option, DASKPKI_CREDENTIAL_DIR="/d").directory == "/d"
 
 
+def test_an_empty_pin_is_refused_since_the_node_would_trust_any_ca() -> None:
+    pin = "ab" * 32
+    with pytest.raises(UsageError, match="'' is not a SHA-256 fingerprint"):
+        settings("worker", "--ca-sha256=")
+    assert settings("worker", "--ca-sha256=", DASKPKI_CA_SHA256=pin).ca_sha256 == pin
+    assert settings("worker", DASKPKI_CA_SHA256="").ca_sha256 is None
+
+
 @given(
     st.lists(st.text(max_size=12), max_size=6),
     st.dictionaries(st.sampled_from([o.variable for o in OPTIONS]), st.text()),

@@ -257,6 +257,6 @@ def test_a_refusal_ends_in_one_line_too(directory: Path) -> None:
     child = pexpect.spawn(ENTRYPOINT[0], list(dask), env=environ, timeout=60, encoding="utf-8", dimensions=(100, 500))
     code, lines = ended(child)
     assert code == 3
-    said = r"ended: the handover .* cannot be read: No such file or directory \(it exists only while"
+    said = r"ended: the handover .* cannot be read: No such file or directory \(daskpki-entrypoint makes it"
     assert re.search(said, lines[-1])
     assert "Traceback" not in "\n".join(lines), lines

@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,11 +22,13 @@ from tornado.iostream import IOStream
 
 from daskpki.cluster.audit import EXPIRED, REVOKED
 from daskpki.cluster.comm import PkiTLS
+from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer, trust_of
+from daskpki.cluster.policy import Channel
 from daskpki.cluster.refresh import NullSource, Poller
 from daskpki.cluster.security import PkiSecurity, client_security
-from daskpki.cluster.trust_updates import TrustManager
+from daskpki.cluster.trust_updates import EPOCH, TrustManager
 from daskpki.handover import Freshness
 from daskpki.identity import Role
 from daskpki.pki.certificates import lifetime, load_certificate
@@ -171,6 +173,8 @@ def test_a_rollover_leaves_live_connections() -> None:
 class Ending(PkiTLS):
     """A connection that the event loop ends right after another thread has looked at its stream."""
 
+    told = _closed = False
+
     def __init__(self, stream: IOStream) -> None:
         self._found: IOStream | None = stream
 
@@ -183,15 +187,31 @@ class Ending(PkiTLS):
     def stream(self, stream: IOStream | None) -> None:
         self._found = stream
 
+    def _send(self, message: Mapping[str, Any]) -> Coroutine[Any, Any, None]:
+        self.told = True
+        return super()._send(message)
 
-def test_a_connection_that_ends_while_a_thread_cuts_it_stops_no_poll() -> None:
+
+def tell_soon(comm: PkiTLS) -> None:
+    """As a scheduler that hands a newer trust document on."""
+    comm.send_soon({"op": "nothing"})
+
+
+@pytest.mark.parametrize("act", [PkiTLS.abort_soon, tell_soon], ids=["cut", "told"])
+def test_a_connection_that_ends_while_a_thread_cuts_it_stops_no_poll(act: Callable[[PkiTLS], None]) -> None:
+    site = Site()
+    worker = Peer(site.authority.leaf(Role.WORKER).identity, serial=7, not_after=0, issuer="a CA")
+
     async def scenario() -> bool:
         near, far = socket.socketpair()
         with far, contextlib.closing(IOStream(near)) as stream:
             comm = Ending(stream)
-            await asyncio.to_thread(comm.abort_soon)
-            await asyncio.sleep(0)  # the event loop's turn, in which it aborts
-            return comm.closed()
+            comm.remote_info = {EPOCH: 1}
+            comm.conversation = Conversation(site.enforcement.identity, worker, site.enforcement.mode)
+            comm.conversation.channel = Channel.WORKER_STREAM
+            await asyncio.to_thread(act, comm)
+            await asyncio.sleep(0)  # the event loop's turn, in which it aborts or sends
+            return comm.closed() or comm.told
 
     assert asyncio.run(scenario())
 

@@ -209,6 +209,52 @@ def test_a_refusal_of_a_credential_that_is_renewed_while_the_scheduler_is_verifi
     asyncio.run(scenario())
 
 
+ROLLOVER = ("add_authority", "activate_authority", "finish_rollover")
+
+
+@pytest.mark.parametrize(
+    ("steps", "stays"),
+    [
+        (ROLLOVER, True),
+        (("replace_authority",), False),
+        (("replace_authority", "add_authority"), False),
+        ((*ROLLOVER, "replace_authority"), False),
+    ],
+    ids=["a rollover", "an emergency", "an emergency and a newer document", "a rollover and an emergency"],
+)
+def test_a_scheduler_of_the_stolen_ca_is_left_though_the_emergency_comes_while_it_is_verified(
+    steps: tuple[str, ...],
+    stays: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The documents come as by the thread that polls, before the connection is listed; the impostor takes none."""
+    authority = Authority()
+    scheduling, working = node(authority, Role.SCHEDULER, tmp_path / "s"), node(authority, Role.WORKER, tmp_path / "w")
+    enforcement = working.enforcement(Role.WORKER)
+    admit = enforcement.admit
+
+    def admit_and_learn(certificate: bytes | None, roles: frozenset[Role]) -> Peer:
+        peer = admit(certificate, roles)
+        for step in steps:
+            getattr(authority, step)()
+            assert working.manager.accept_trust(authority.signed(authority.document()))
+        return peer
+
+    async def scenario() -> None:
+        async with Scheduler(
+            security=scheduling, host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0"
+        ) as scheduler:
+            location = scheduler.address.removeprefix("tls://")
+            monkeypatch.setattr(enforcement, "admit", admit_and_learn)
+            comm = await PkiConnector().connect(location, **working.get_connection_args("worker"))
+            await asyncio.sleep(0)  # the event loop's turn, in which it aborts
+            assert (bool(enforcement.connections()), comm.closed()) == (stays, not stays)
+            comm.abort()
+
+    asyncio.run(scenario())
+
+
 def roll_over(authority: Authority, scheduling: NodeSecurity, working: NodeSecurity, *, renewed: bool) -> None:
     """Drop the first CA. The scheduler knows it at once, and so does the worker if he is `renewed`."""
     for step in (authority.add_authority, authority.activate_authority, authority.finish_rollover):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import daskpki
+from daskpki.authority.ca import CertificateAuthority
 from daskpki.credentials.credential_files import export_directory
 from daskpki.errors import NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role
@@ -28,6 +29,34 @@ def test_security_from_a_store_that_was_asked_for(store: LocalStore) -> None:
         pickle.dumps(security)
     with pytest.raises(NotFoundError, match="client/bob"):
         daskpki.security("bob", store=store.url)
+
+
+@pytest.mark.usefixtures("founded", "_key_file")
+@pytest.mark.parametrize(("cluster", "program"), [("default", "daskpki"), ("lab", "daskpki --cluster lab")])
+def test_what_a_cluster_lacks_is_made_by_a_command_that_names_the_cluster(
+    store: LocalStore, cluster: str, program: str
+) -> None:
+    """A program's user has given no options that the command line could add."""
+    CertificateAuthority(store, "lab").init()
+    for ask in (daskpki.security, daskpki.cluster_security):
+        with pytest.raises(NotFoundError) as refusal:
+            ask("bob", cluster=cluster, store=store.url)
+        assert str(refusal.value.hint).startswith(f"{program} issue ")
+        assert f"; {program} list shows" in str(refusal.value.hint)
+
+
+@pytest.mark.usefixtures("_key_file")
+@pytest.mark.parametrize(("cluster", "program"), [("default", "daskpki"), ("lab", "daskpki --cluster lab")])
+def test_a_missing_ca_is_made_by_a_command_that_names_the_cluster(
+    store: LocalStore, cluster: str, program: str
+) -> None:
+    for ask in (daskpki.security, daskpki.cluster_security):
+        with pytest.raises(NotFoundError) as refusal:
+            ask("alice", cluster=cluster, store=store.url)
+        assert refusal.value.hint == f"{program} init-ca makes one"
+    with pytest.raises(NotFoundError) as refusal:
+        CertificateAuthority(store, cluster).active()
+    assert refusal.value.hint == f"{program} init-ca makes one"
 
 
 def test_connect_without_an_address_says_how_to_give_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,7 +150,7 @@ def test_it_ends_with_whichever_ends_first() -> None:
     ("store", "cluster", "active", "command"),
     [
         ("local:/s", "default", True, "daskpki login"),
-        ("local:/my store", "lab", False, "daskpki --store 'local:/my store' --cluster lab login dora"),
+        ("local:/my store", "lab", False, "daskpki --cluster lab --store 'local:/my store' login dora"),
         (
             LOGIN_FILE,
             "lab",

@@ -76,10 +76,15 @@ def test_the_pin_of_the_command_is_the_vms_too(run: Run, monkeypatch: pytest.Mon
     spelled = ":".join(["0A"] * 32)
     said = run(*PLACE, "--export=cloud-init", f"--ca-sha256={spelled}")
     assert f"DASKPKI_CA_SHA256={pin}" in said.stdout, said.stderr
-    wrong = run(*PLACE, "--export=cloud-init", "--ca-sha256=ab")
-    assert (wrong.returncode, "64 hexadecimal digits" in wrong.stderr) == (2, True)
+    for malformed in ("", "ab", "x --privileged"):  # the first is that of a script whose variable is not set
+        wrong = run(*PLACE, "--export=cloud-init", f"--ca-sha256={malformed}")
+        assert (wrong.returncode, wrong.stdout, "64 hexadecimal digits" in wrong.stderr) == (2, "", True)
+        assert repr(malformed) in wrong.stderr
     monkeypatch.setenv("DASKPKI_CA_SHA256", pin)
     assert run(*PLACE, "--export=cloud-init").stdout == said.stdout
+    monkeypatch.setenv("DASKPKI_CA_SHA256", "")
+    unpinned = run(*PLACE, "--export=cloud-init")
+    assert (unpinned.returncode, "DASKPKI_CA_SHA256" in unpinned.stdout) == (0, False)
 
 
 def test_a_plan_is_shown_and_nothing_is_done(run: Run) -> None:

@@ -152,6 +152,13 @@ def test_a_secret_that_nobody_set_is_missed_before_anything_changes() -> None:
     assert apply(cloud, deployment(**MOUNTING)) == ()
 
 
+def test_a_secret_without_the_label_of_its_kind_keeps_its_grants() -> None:
+    cloud = simulated(["daskpki_lab_secret_db-password", "daskpki_lab_secret_token"])
+    apply(cloud, deployment(**MOUNTING))
+    cloud.kindless |= {"daskpki_lab_worker_worker", "daskpki_lab_secret_token"}
+    assert apply(cloud, deployment(**MOUNTING)) == ()
+
+
 def test_a_secret_that_is_no_longer_mounted_is_no_longer_read() -> None:
     cloud = simulated(["daskpki_lab_secret_token", "daskpki_lab_secret_db-password"])
     apply(cloud, deployment(**MOUNTING))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,17 @@ def test_a_disabled_newest_version_is_found_and_its_remedy_mends_it(rest: Run) -
     store.secrets.enable(secret, 1)
     store.close()
     assert not wrong(rest("doctor", "--json").json())
+
+
+@pytest.mark.parametrize("label", ["daskpki-format", "daskpki-kind", "daskpki-name"])  # the control comes first
+def test_a_secret_that_lost_a_label_is_examined_by_its_id(rest: Run, label: str) -> None:
+    with closing(open_store(parse_store_url("gsm://my-project"))) as store:
+        info = store.secrets.describe("daskpki_default_worker_worker")
+        kept = {key: value for key, value in info.labels.items() if key != label}
+        store.secrets.update(info.id, etag=info.etag, labels=kept)
+        store.secrets.destroy(info.id, 1)
+    found = wrong(rest("doctor", "--json", code=3).json())
+    assert [str(finding["remedy"]).endswith(" renew worker/worker") for finding in found] == [True]
 
 
 def test_a_wrong_clock_is_seen_by_the_date_of_a_reply(server: SecretManagerServer, rest: Run) -> None:

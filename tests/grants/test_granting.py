@@ -10,7 +10,7 @@ from google.iam.v1 import policy_pb2
 
 from daskpki import secret_names
 from daskpki.errors import ConflictError, NotFoundError, NotOursError, PolicyError, UsageError
-from daskpki.grants import ACCESSOR, Grants, check_applies, parse_grant_target, parse_member
+from daskpki.grants import ACCESSOR, TOO_WIDE, UNCLEAR, Grants, check_applies, parse_grant_target, parse_member
 from daskpki.records import Draft
 from daskpki.settings import GsmUrl, parse_store_url
 from daskpki.store.gsm.store import GsmStore
@@ -141,6 +141,32 @@ def test_one_of_the_clusters_other_secrets_is_granted_alone(place: GsmPlace, sto
     grants.give(parse_grant_target("secret/db", "lab"), WORKER)
     assert readable(place, WORKER) == set()
     assert [bound.member for bound in store.policies.read("daskpki_lab_secret_db")] == [WORKER]
+
+
+@pytest.mark.parametrize("label", ["daskpki-format", "daskpki-kind", "daskpki-name"])  # the control comes first
+def test_a_secret_that_lost_a_label_is_judged_by_its_id(store: GsmStore, grants: Grants, label: str) -> None:
+    info = store.secrets.describe("daskpki_lab_worker_worker")
+    kept = {key: value for key, value in info.labels.items() if key != label}
+    store.secrets.update(info.id, etag=info.etag, labels=kept)
+    for target in ("worker", "trust"):
+        grants.give(parse_grant_target(target, "lab"), ALICE)
+    (found,) = [one for one in grants.check() if one.severity == TOO_WIDE and one.member == ALICE]
+    assert (found.secret, found.reason) == (info.id, "a person reads a machine's key")
+    assert str(found.mend).endswith(f"--cluster lab grant worker/worker --to {ALICE} --revoke")
+    assert [one.slug for one in grants.of(parse_grant_target("worker", "lab"))] == ["trust", "worker/worker"]
+
+
+@pytest.mark.parametrize("secret", ["db-password", "daskpki_other_worker_worker", "daskpki_lab_novelty_w"])
+def test_a_secret_with_an_id_that_daskpki_never_gives_is_not_judged_as_fine(
+    store: GsmStore, grants: Grants, secret: str
+) -> None:
+    store.secrets.create(secret, labels=secret_names.labels("lab", "worker", "worker"))
+    for member in (ALICE, "allUsers"):
+        store.policies.grant(secret, ACCESSOR, member)
+    wide, unclear = [one for one in grants.check() if one.secret == secret]
+    assert (unclear.severity, "so its grants were not judged" in unclear.reason) == (UNCLEAR, True)
+    assert (wide.severity, wide.member) == (TOO_WIDE, "allUsers")
+    assert str(wide.mend).startswith(f"gcloud secrets remove-iam-policy-binding {secret} --project=")
 
 
 def test_what_operators_and_issuers_read_is_granted_alone(place: GsmPlace, grants: Grants) -> None:

@@ -32,7 +32,10 @@ SUBNET = {
 
 
 class SimulatedCloud:
-    """One project. `secrets` are the ids of daskpki's secrets, which `daskpki` commands make."""
+    """One project. `secrets` are the ids of daskpki's secrets, which `daskpki` commands make.
+
+    Those in `kindless` have lost the label of their kind.
+    """
 
     def __init__(self, cluster: str, secrets: Iterable[str] = ()) -> None:
         self.cluster = cluster
@@ -41,6 +44,7 @@ class SimulatedCloud:
         self.subnets: list[Json] = []
         self.routers: list[Json] = []
         self.secrets = set(secrets)
+        self.kindless: set[str] = set()
         self.policies: dict[str, set[tuple[str, str]]] = {}
         self.commands: list[Command] = []
 
@@ -89,7 +93,10 @@ class SimulatedCloud:
 
     def _secret(self, name: str) -> Json:
         kind = name.split("_")[2]
-        return {"name": f"projects/1/secrets/{name}", "labels": secret_names.labels(self.cluster, kind)}
+        labels = secret_names.labels(self.cluster, kind)
+        if name in self.kindless:
+            del labels["daskpki-kind"]
+        return {"name": f"projects/1/secrets/{name}", "labels": labels}
 
     def _policy(self, verb: str, resource: str, options: dict[str, str]) -> Json:
         if resource.startswith("daskpki_") and resource not in self.secrets:

@@ -61,3 +61,17 @@ def test_a_mark_that_somebody_else_wrote_is_none(store: LocalStore, mark: str) -
     else:
         assert secrets.rollback(NAME) == (2, 4)
     assert [listed.ends for listed in secrets.all()] == [None]
+
+
+@pytest.mark.parametrize("label", ["daskpki-format", "daskpki-name"])  # the control comes first
+def test_a_secret_that_lost_its_name_is_named_by_its_id(store: LocalStore, label: str) -> None:
+    secrets = secrets_of(store)
+    secrets.set(NAME, Confidential("one"))
+    store.secrets.create("another", labels=secret_names.labels("c", secret_names.SECRET, "another"))
+    info = store.secrets.describe(SECRET)
+    kept = {key: value for key, value in info.labels.items() if key != label}
+    store.secrets.update(SECRET, etag=info.etag, labels=kept)
+    with pytest.raises(NotFoundError, match=f"the secret {NAME} has no readable version before 1"):
+        secrets.rollback(NAME)
+    if label == "daskpki-name":
+        assert [listed.name for listed in secrets.all()] == [NAME]

@@ -83,6 +83,21 @@ def test_leaves_are_revoked_before_keys_go_and_the_document_stays(
     assert {"trust", "records"} <= kinds(server)
 
 
+@pytest.mark.parametrize("label", ["daskpki-format", "daskpki-name", "daskpki-kind"])  # the control comes first
+def test_what_lost_a_label_is_deleted_by_its_id(
+    server: SecretManagerServer, cloud: Run, tmp_path: Path, label: str
+) -> None:
+    made(cloud, tmp_path)
+    with closing(open_store(GsmUrl("my-project", None))) as store:
+        for secret in ("daskpki_lab_secret_db-password", "daskpki_lab_cakey_1"):
+            info = store.secrets.describe(secret)
+            kept = {key: value for key, value in info.labels.items() if key != label}
+            store.secrets.update(secret, etag=info.etag, labels=kept)
+    done = cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
+    assert "among them your secrets: db-password" in done.out
+    assert kinds(server) == {"trust", "records", "events"}
+
+
 def test_the_rest_goes_once_the_last_leaf_has_ended(server: SecretManagerServer, cloud: Run, tmp_path: Path) -> None:
     made(cloud, tmp_path)
     cloud("delete-cluster", "--confirm", "lab", "--wait", "0")

@@ -28,6 +28,7 @@ CASES = [
     (("list", "--role", "worker", "--name", "client/alice"), 2, "contradicts --name client/alice", "leave --role"),
     (("list", "--role", "worker", "--role", "client", "--name", "client/alice"), 2, "--role contradicts", ""),
     (("list", "--ca-sha256", "ab"), 2, "'ab' is not a SHA-256 fingerprint", "64 hexadecimal digits"),
+    (("issue", "worker", "--ca-sha256", ""), 2, "'' is not a SHA-256 fingerprint, which has 64", "init-ca"),
     (("issue", "worker", "--ca-sha256", "0" * 64), 3, "pinned CA", ""),
     (("verify", "/no/such/file"), 4, "/no/such/file", ""),
     (("export", "client/alice"), 2, "directory or a PKCS#12", "--out DIR"),
@@ -62,6 +63,12 @@ def test_a_refusal_names_value_and_way_out_and_changes_nothing(
     assert hint in refused.err
     assert "Traceback" not in refused.err
     assert local("list", "--json").out == before
+
+
+def test_an_empty_variable_for_the_pin_counts_as_unset(local: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    local("init-ca")
+    monkeypatch.setenv("DASKPKI_CA_SHA256", "")
+    local("issue", "worker")
 
 
 def test_verbose_adds_the_traceback(local: Run) -> None:

@@ -49,6 +49,29 @@ def test_a_rollover_step_by_step(run: Run, tmp_path: Path) -> None:
     assert (final["phase"], final["published"], final["next"]) == ("none", True, None)
 
 
+def test_a_machine_with_either_pin_starts_until_finish_and_then_with_the_new_one_alone(
+    local: Run, tmp_path: Path
+) -> None:
+    """As the page says: a pin is changed after `start`, and before `finish` for what may start again after that."""
+    pins: list[str] = []
+
+    def starts() -> list[int]:
+        """How a machine's start ends, by its pin."""
+        environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DASKPKI_KEY_FILE": str(tmp_path / "store.key")}
+        boot = [sys.executable, "-m", "daskpki.boot", "exec", "worker", f"--store=local:{tmp_path / 'store'}"]
+        commands = [[*boot, f"--ca-sha256={pin}", "--", "true"] for pin in pins]
+        return [subprocess.run(command, env=environ, check=False).returncode for command in commands]
+
+    pins.append(local("init-ca", "--with", "worker", "--json").json()["fingerprint"])
+    started = local("rotate-ca", "start").out
+    pins.append(started.split("SHA-256")[1].split()[0])
+    assert starts() == [0, 0]
+    local("rotate-ca", "promote")
+    assert starts() == [0, 0]
+    local("rotate-ca", "finish")
+    assert starts() == [3, 0]
+
+
 def test_aborting_before_and_after_promote(run: Run) -> None:
     run("init-ca", "--with", "worker")
     run("rotate-ca", "start")

@@ -1,4 +1,4 @@
-"""A certificate authority and secrets manager for Dask clusters on Google Cloud.
+"""A certificate authority and secrets manager for Dask clusters, on one machine or on Google Cloud.
 
 The names of the Python API are loaded when they are first used, so that `import daskpki` costs nothing.
 """

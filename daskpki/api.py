@@ -62,7 +62,8 @@ def cluster_security(
     machine, wherever it is bound; with dashboard="mtls" it speaks TLS to holders of a client's certificate, with "off"
     it answers nobody. The scheduler asks the store every minute for newer trust documents, so a revocation reaches the
     whole cluster; newer credentials need a new cluster. The scheduler lives in this process, so `scheduler_code` must
-    be stock. Raises NotFoundError that names the credential to issue, and UsageError for a sealed scheduler.
+    be stock. Raises NotFoundError that names the credential to issue, and UsageError for a sealed scheduler or an
+    unknown `dashboard` or `scheduler_code`.
 
         cluster = LocalCluster(security=daskpki.cluster_security("alice"))
     """
@@ -143,7 +144,8 @@ def open_store(url: str | None = None) -> Store:
     """Open the store of a URL: `local:`, `local:/path`, `gsm://PROJECT[/LOCATION]`; None for DASKPKI_STORE or `local:`.
 
     A local store is unlocked by DASKPKI_KEY_FILE, DASKPKI_PASSPHRASE_FILE or the OS keyring, never by a prompt.
-    Installed packages may add schemes (docs/how-to/write-a-store.md).
+    Installed packages may add schemes (docs/how-to/write-a-store.md). UsageError for a URL of no known scheme,
+    NotFoundError if a local store does not exist.
 
         with contextlib.closing(daskpki.open_store("gsm://my-project")) as store:
             print(store.clusters())

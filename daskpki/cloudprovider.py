@@ -99,6 +99,7 @@ class GCPCluster(stock.GCPCluster):
     `store` is `gsm://PROJECT`, where the VMs find their credentials. `security` is yours as a client, by default
     `daskpki.security()`. `scheduler_options` and `worker_options` become options of `dask scheduler` and `dask worker`.
     Your own Dask configuration stays here; put the part that VMs need into `env_vars`, which must not contain secrets.
+    UsageError or PolicyError for options that the entrypoint would refuse on a VM, before one is created.
 
         cluster = GCPCluster(
             store="gsm://my-project",

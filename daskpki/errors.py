@@ -23,7 +23,7 @@ class DaskpkiError(Exception):
 
     @property
     def with_hint(self) -> str:
-        """Message and way out in one line, where a hint has no line of its own."""
+        """Message and remedy in one line, where a hint has no line of its own."""
         return f"{self} ({self.hint})" if self.hint else str(self)
 
     def __reduce__(self) -> tuple[Any, ...]:

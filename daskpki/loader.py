@@ -9,7 +9,7 @@ it nothing but the address. It never asks at a terminal. The first rule that fit
 3. A login that lists the address (`localhost`, `127.0.0.1` and `::1` are one host): that login.
 4. Dask's own TLS files are configured (`distributed.comm.tls`): None.
 5. Exactly one login without addresses, or one that `context use` chose: that login.
-6. Else an error that names the address, those that are known and the way out; without a certificate, Dask could only
+6. Else an error that names the address, those that are known and the remedy; without a certificate, Dask could only
    fail. Only the public files of logins are read for this; the keyring is opened for the login that was chosen.
 """
 
@@ -139,7 +139,7 @@ _announced: set[bytes] = set()
 
 
 def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None:
-    """Log once per process that a certificate ends soon; no Python warning, since `-W error` makes those errors."""
+    """Log once per process that a certificate expires soon; no Python warning, since `-W error` makes those errors."""
     from daskpki.credentials.sources import ending, renewal
     from daskpki.quoting import minute, remaining_seconds
 
@@ -150,7 +150,7 @@ def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None
     _announced.add(credential.leaf)
     left = remaining_seconds(int((end.at - here.now).total_seconds()))
     logger.warning(
-        "the credential of %s ends %s (%s), with %s: %s renews it",
+        "the credential of %s expires %s (%s), with %s: %s renews it",
         credential.identity.uri,
         left,
         minute(end.at),

@@ -34,7 +34,7 @@ _RESTORED: Final = "daskpki-restored"
 
 
 class Listed(NamedTuple):
-    """A secret as a list shows it: `ends` is the end of its value, `rotate_by` the time for a new one.
+    """A secret as a list shows it: `ends` is the expiry of its value, `rotate_by` the time for a new one.
 
     Times are in seconds since the epoch; None for never.
     """
@@ -58,7 +58,7 @@ class ClusterSecrets:
     def set(self, name: str, payload: Confidential, *, ttl: int | None = None, rotate_every: int | None = None) -> int:
         """Add a version and return its number; a new secret is created. UsageError over 64 KiB.
 
-        The value ends `ttl` seconds from now, and its rotation is due in `rotate_every` seconds; 0 means never, None
+        The value expires `ttl` seconds from now, and its rotation is due in `rotate_every` seconds; 0 means never, None
         keeps the period of the previous value.
         """
         periods = {_TTL: ttl, _ROTATE_EVERY: rotate_every}

@@ -1,8 +1,9 @@
 """Counts the files of daskpki that a command enters, and the calls that cross from one file to another.
 
 `python -m scripts.entered daskpki issue client/alice` runs that command, then prints the numbers and the files on
-stderr. `daskpki-entrypoint` in place of `daskpki` is counted until it would become Dask. Only functions count, not the
-code that runs when a module or class is made.
+stderr, in the order of their first entry. `daskpki-entrypoint` in place of `daskpki` is counted until it would become
+Dask. Only functions count, not the code that runs when a module or class is made; a file whose functions are called by
+such code alone comes last.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Counter:
     """Counts calls, as a profile function of Python."""
 
     def __init__(self) -> None:
-        self.files: set[str] = set()
+        self.files: list[str] = []
+        self.imported: set[str] = set()
         self.crossings = 0
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
@@ -32,7 +34,10 @@ class Counter:
         file = _file(frame)
         if event != "call" or file is None or not frame.f_code.co_flags & CO_OPTIMIZED:
             return
-        self.files.add(file)
+        if frame.f_back is not None and not frame.f_back.f_code.co_flags & CO_OPTIMIZED:
+            self.imported.add(file)
+        elif file not in self.files:
+            self.files.append(file)
         caller = frame.f_back and _file(frame.f_back)
         self.crossings += caller is not None and caller != file
 
@@ -59,9 +64,10 @@ def main() -> None:
         run()
     finally:
         sys.setprofile(None)
+        files = [*counter.files, *sorted(counter.imported.difference(counter.files))]
         print(
-            f"{len(counter.files)} files, {counter.crossings} crossings",
-            *sorted(counter.files),
+            f"{len(files)} files, {counter.crossings} crossings",
+            *files,
             sep="\n  ",
             file=sys.stderr,
         )

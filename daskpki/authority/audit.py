@@ -98,7 +98,7 @@ def describe_record(record: Record) -> dict[str, Any]:
 
 
 def subject(record: Record) -> str:
-    """The subject of a record in a few words: a leaf, a CA, a publication."""
+    """The subject of a record in a few words: a leaf, a CA, a publication, a version of a user secret."""
     body = record.body
     if record.kind in CERTIFICATE_KINDS:
         name = f"{body['role']}/{body['name']} " if "role" in body else ""
@@ -107,7 +107,8 @@ def subject(record: Record) -> str:
         return f"CA generation {body['generation']}"
     if "epoch" in body:
         return f"trust document, epoch {body['epoch']}"
-    return ", ".join(sorted(body))
+    restored = f", the value of version {body['restores']}" if "restores" in body else ""
+    return f"secret {body['name']}, version {body['version']}{restored}"
 
 
 class Verified(NamedTuple):

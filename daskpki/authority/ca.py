@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 class CertificateAuthority:
     """One cluster's CA in one store.
 
-        ca = CertificateAuthority(daskpki.open_store("local:"), "default")
+        from daskpki.identity import Role
+
+        ca = daskpki.CertificateAuthority(daskpki.open_store("local:"), "default")
         (issued,) = ca.issue(ca.requests(Role.WORKER, ["w-1"]))
         ca.revoke("worker/w-1", "superseded")
 
@@ -137,7 +139,12 @@ class CertificateAuthority:
         check_requests(requests, active.policy, lifetime(issuing), self.session.now())
 
     def issue(self, requests: Sequence[LeafRequest], key_type: str = KeyType.P256) -> Iterator[Issued]:
-        """Issue a leaf for each request; each is yielded when it is stored and confirmed."""
+        """Issue a leaf for each request; each is yielded when it is stored and confirmed.
+
+        PolicyError or UsageError for a request that the CA may not sign, before anything is recorded; NotFoundError
+        before `init`; NotTrustedError if another command abandoned a reservation; else the errors of opening the CA's
+        key and of the store.
+        """
         yield from self._issue(requests, parse_key_type(key_type))
         self._repair()
 

@@ -1,7 +1,8 @@
 """Deletes a cluster: revokes its leaves, then destroys its keys, credentials and other secrets (docs/adr/0016).
 
-The last trust document, its revocation list and the log stay until the last leaf has ended: a node that finds no newer
-document goes on with the one it has, and could never learn of the revocation. The same command removes them after that.
+The last trust document, its revocation list and the log stay until the last leaf has expired: a node that finds no
+newer document goes on with the one it has, and could never learn of the revocation. The same command removes them after
+that.
 
 Only a secret whose id begins with the cluster's prefix *and* whose labels name the cluster is deleted.
 """

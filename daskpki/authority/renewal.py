@@ -65,9 +65,9 @@ def issuing_ends(inventory: Inventory) -> dict[int, int]:
 
 
 def request_for(entry: CertificateRecord, trust_domain: str, issuer_end: int) -> LeafRequest:
-    """The request with identity, names, grades and lifetime of the replaced leaf, whose CA ended at `issuer_end`.
+    """The request with identity, names, grades and lifetime of the replaced leaf, whose CA expires at `issuer_end`.
 
-    A leaf that ends with its CA was shortened, which happens to default lifetimes only (`pki.profile.leaf_lifetime`).
+    A leaf that expires with its CA was shortened; this happens to default lifetimes only (`pki.profile.leaf_lifetime`).
     """
     role = Role(entry.role)
     asked = entry.not_after - (entry.not_before + LEAF_BACKDATE) + 1

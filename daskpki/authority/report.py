@@ -194,7 +194,7 @@ def render_page(report: Report) -> str:
         policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'",
         now=rfc3339(report.now),
         late=sum(entry.not_after < report.now for entry in report.holders),
-        ends=_chart(report.timeline, tuple(Role), "{:,} valid certificates by the time at which they end"),
+        ends=_chart(report.timeline, tuple(Role), "{:,} valid certificates by the time at which they expire"),
         history=_chart(report.history, (ISSUED, REVOKED), "{:,} issues and revocations over time"),
         reasons=report.reasons.most_common(),
         codes=_CODES,

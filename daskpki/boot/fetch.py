@@ -70,7 +70,7 @@ def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
 
 
 def read_credential(store: Reader, cluster: str, role: Role, name: str, version: int | None = None) -> Credential:
-    """Read the newest credential, or one version; NotFoundError with the way out, CorruptError for another identity."""
+    """Read the newest credential, or one version; NotFoundError with the remedy, CorruptError for another identity."""
     secret = secret_names.credential_id(cluster, role, name)
     try:
         payload = store.latest(secret)[1] if version is None else store.access(secret, version)

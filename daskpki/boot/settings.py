@@ -33,7 +33,7 @@ _FROM_STORE: Final = {
     "version": "leave --version out: a directory or a file has one version",
     "secret": "mount the secret as a volume, or read the credential from --store",
 }
-"""Options that need a store as the source, each with the way out."""
+"""Options that need a store as the source, each with the remedy."""
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)\Z")
 _DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
@@ -91,7 +91,7 @@ class Settings(NamedTuple):
 
 
 def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
-    """Parse the settings; UsageError names the value, the rule and the way out."""
+    """Parse the settings; UsageError names the value, the rule and the remedy."""
     found = values(arguments.given, environ)
     origin, source = _source(arguments.given, environ)
     directory, file = origin.get(_DIRECTORY), origin.get(_FILE)

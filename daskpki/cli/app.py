@@ -57,7 +57,7 @@ COMMANDS: Final = {
 }
 
 EPILOG: Final = (
-    "The options above may stand behind the command as well. Exit codes: 0 done, 1 failed, 2 usage, 3 not trusted or "
+    "You can also give these options after the command. Exit codes: 0 done, 1 failed, 2 usage, 3 not trusted or "
     "refused by policy, 4 not found, 5 permission denied, 6 nothing to do, 75 temporary, try again, 130 interrupted."
 )
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from daskpki.records import Record
 
 _BASIS: Final = {
-    "pin": "by the pin (--ca-sha256)",
-    "seen": "since this user has seen it before",
-    "first use": "without a check, since this is its first use here: compare its SHA-256 (daskpki rotate-ca status)",
+    "pin": "trusted by the pin (--ca-sha256)",
+    "seen": "trusted, because this user has seen it before",
+    "first use": "trusted without a check, at its first use here: compare its SHA-256 (daskpki rotate-ca status)",
 }
 _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
 
@@ -41,7 +41,7 @@ def audit(
 
     Examples:  [bold]daskpki audit --since 100[/bold]   [bold]daskpki audit --verify[/bold]
 
-    Changes of other secrets (secret-added and the like) are in a second log, shown at the end.
+    Changes of other secrets (secret-added and the like) are in a second log, shown at the end as events/1 and so on.
 
     The author of a record is as claimed: on Secret Manager, Cloud Audit Logs are the authority. Exits 3 if verification
     fails.
@@ -59,14 +59,14 @@ def audit(
 def _show(invocation: Invocation, session: Session, since: int, columns: tuple[str, ...] | None) -> None:
     from daskpki.authority.audit import describe_record, subject
 
-    def rows(records: Iterator[Record]) -> Iterator[tuple[str, ...]]:
+    def rows(records: Iterator[Record], log: str = "") -> Iterator[tuple[str, ...]]:
         for record in records:
-            yield str(record.seq), rfc3339(record.time), record.who, record.command, record.kind, subject(record)
+            yield f"{log}{record.seq}", rfc3339(record.time), record.who, record.command, record.kind, subject(record)
 
-    records = chain(session.log.records(after=since - 1), session.store.events(session.cluster).records())
-    documents: Iterator[dict[str, Any]] = map(describe_record, records)
+    records, events = session.log.records(after=since - 1), session.store.events(session.cluster).records()
+    documents: Iterator[dict[str, Any]] = map(describe_record, chain(records, events))
     headings = ("seq", "time", "who", "command", "event", "about")
-    lines = table(headings, rows(records), empty=f"no records from number {since} on")
+    lines = table(headings, chain(rows(records), rows(events, "events/")), empty=f"no records from number {since} on")
     print_listing(invocation.output, documents, lines, columns=columns)
 
 
@@ -84,8 +84,8 @@ def _verify(invocation: Invocation, session: Session) -> None:
     lines = [
         f"{head.seq} records follow from one another; the head is {head.hash}",
         f"the signed trust document (epoch {trust.epoch}) confirms them up to number {trust.log[0]}",
-        f"its CA is trusted {_BASIS[audited.basis]}",
-        f"each of the {head.seq - trust.log[0]} records after that is in a commit which the CA signed",
+        f"its CA is {_BASIS[audited.basis]}",
+        f"records after that, all in commits that the CA signed: {head.seq - trust.log[0]}",
         f"the inventory matches them; certificates: {audited.certificates}",
     ]
     invocation.output.result(document, lines)

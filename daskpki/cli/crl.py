@@ -133,16 +133,16 @@ def _lines(document: dict[str, Any]) -> list[str]:
 
 
 def warn_of_end(output: Output, inventory: Inventory, now: datetime) -> None:
-    """Warn about a CRL that has ended or soon will: nodes refuse new peers from then on."""
+    """Warn about a CRL that has expired or soon will: nodes refuse new peers from then on."""
     from daskpki.authority.crl import root_running_out, running_out
 
     if end := root_running_out(inventory, now):
         output.warn(
-            f"the CRL of the offline root runs out at {rfc3339(end)}: daskpki crl --offline-root FILE re-signs it"
+            f"the CRL of the offline root expires at {rfc3339(end)}: daskpki crl --offline-root FILE re-signs it"
         )
     if end := running_out(inventory, now):
         past = end < now.timestamp()
         output.warn(
-            f"the CRL {'ran' if past else 'runs'} out at {rfc3339(end)}, and nodes refuse new peers from then on: "
+            f"the CRL {'expired' if past else 'expires'} at {rfc3339(end)}, and nodes refuse new peers from then on: "
             "daskpki renew --due re-signs it, as does any command that opens the CA's key"
         )

@@ -60,7 +60,7 @@ def list_(invocation: Invocation) -> None:
         left = remaining_seconds(int((end - here.now).total_seconds()))
         star, schedulers = "*" if saved == active else " ", ", ".join(login.schedulers) or "any"
         rows.append((star, login.title, left, login.store, schedulers, saved.id))
-    lines = table(("", "login", "ends", "store", "schedulers", "id"), rows, empty="no logins")
+    lines = table(("", "login", "expires", "store", "schedulers", "id"), rows, empty="no logins")
     invocation.output.result(documents, lines)
 
 

@@ -180,6 +180,6 @@ def revoke(
         changed = authority.release(which) if release else authority.revoke(which, reason)
         documents = [authority.describe(entry) for entry in changed]
         now = authority.session.now()
-        nothing = f"nothing to revoke: {which} was revoked before, or has ended"
+        nothing = f"nothing to revoke: {which} was revoked before, or has expired"
         invocation.output.result(documents, certificate_table(documents, now, empty=nothing))
         notify_schedulers(invocation, authority, push)

@@ -194,8 +194,9 @@ def status(invocation: Invocation) -> None:
     with invocation.authority() as authority:
         document = rollover_document(authority)
     rows = [
-        (str(entry["generation"]), entry["state"], entry["notAfter"][:10], str(entry["certificates"]), entry["key"])
+        (str(entry["generation"]), entry["state"], entry["notAfter"][:10], str(entry["certificates"]), key)
         for entry in document["authorities"]
+        for key in ["in the store" if entry["key"] == "store:" else entry["key"]]
     ]
     lines = [*table(("ca", "state", "valid until", "valid leaves", "key"), rows)]
     if not document["published"]:

@@ -114,7 +114,7 @@ def list_(invocation: Invocation) -> None:
         listed = list(secrets.all())
     now = time.time()
     rows = [(entry.name, day(entry.created), _in(entry.ends, now), _in(entry.rotate_by, now)) for entry in listed]
-    lines = table(("name", "since", "ends", "new value due"), rows, empty="no secrets")
+    lines = table(("name", "since", "expires", "new value due"), rows, empty="no secrets")
     invocation.output.result([_document(entry) for entry in listed], lines)
     for entry in listed:
         if any(moment is not None and moment < now for moment in (entry.ends, entry.rotate_by)):

@@ -94,7 +94,7 @@ def _lines(document: dict[str, Any], problems: dict[str, str | None], now: float
         {
             "CA": f"generation {ca['generation']} of {document['cluster']}, valid until {day(ca['validUntil'])}, "
             f"SHA-256 {colon_fingerprint(ca['fingerprint'])}",
-            "ends next": (ends[0] if ends else "nothing is issued") + due,
+            "expires next": (ends[0] if ends else "nothing is issued") + due,
             "revoked": first_names(document["revoked"]) or "nobody",
             "trust": f"epoch {trust['epoch']}, {until}",
             "scheduler": "; ".join(reached) or "no address is known (daskpki login --scheduler, or deploy gcp)",

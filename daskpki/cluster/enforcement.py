@@ -209,14 +209,14 @@ class Enforcement:
         self._abort(lambda peer: peer.issuer not in self._tolerated, REVOKED, "its CA is not trusted any more")
 
     def abort_expired(self, grace: float) -> None:
-        """Cut live connections whose peer's certificate ended more than `grace` seconds ago; warn once before."""
+        """Cut live connections whose peer's certificate expired more than `grace` seconds ago; warn once before."""
         now = self.now()
-        self._abort(lambda peer: peer.not_after + grace < now, EXPIRED, "the certificate ended, and no newer one came")
+        self._abort(lambda peer: peer.not_after + grace < now, EXPIRED, "the certificate expired; no newer one came")
         for comm in self.connections():
             peer = comm.conversation.peer
             if peer.not_after < now and comm not in self._outlived:
                 self._outlived.add(comm)
-                left = f"the certificate has ended; the connection is cut off in {peer.not_after + grace - now:.0f} s"
+                left = f"the certificate has expired; the connection is cut off in {peer.not_after + grace - now:.0f} s"
                 self.audit.record(EXPIRED, peer=peer.identity.uri, address=comm.peer_address, detail=left)
 
     def abort_peer(self, culprit: Peer, reason: str) -> None:

@@ -39,13 +39,13 @@ def shown_certificate(stream: Any) -> bytes | None:
 def parse_peer(der: bytes | None) -> Peer:
     """Parse the peer from its certificate; NotTrustedError if it is no leaf of daskpki."""
     if not der:
-        raise NotTrustedError("the other end showed no certificate")
+        raise NotTrustedError("the peer showed no certificate")
     try:
-        certificate = load_certificate(der, "the other end's certificate")
+        certificate = load_certificate(der, "the peer's certificate")
         identity = certificate_identity(certificate)
         check_purpose(certificate)
     except DaskpkiError as error:
-        raise NotTrustedError(f"the other end: {error}", hint="use a certificate that daskpki issued") from error
+        raise NotTrustedError(f"the peer: {error}", hint="use a certificate that daskpki issued") from error
     ends, issuer = lifetime(certificate).not_after, name_text(certificate.issuer)
     grades = certificate_grades(certificate) if identity.role is Role.CLIENT else frozenset[Grade]()
     return Peer(identity, certificate.serial_number, ends, issuer, grades)
@@ -100,14 +100,14 @@ def verify_peer(
         )
     if trust.next_update is not None and now > trust.next_update and not allow_stale:
         raise PeerRefusedError(
-            f"the revocation list of cluster {trust.cluster} ended at {minute(trust.next_update)}",
+            f"the revocation list of cluster {trust.cluster} expired at {minute(trust.next_update)}",
             Reason.CRL_EXPIRED,
             who.uri,
             hint="any command that opens the CA's key signs a new one, such as daskpki renew --due",
         )
     if peer.not_after < now:
-        ended = f"the certificate of {who.uri} has ended"
-        raise PeerRefusedError(ended, Reason.EXPIRED, who.uri, hint="daskpki renew, then daskpki login")
+        expired = f"the certificate of {who.uri} has expired"
+        raise PeerRefusedError(expired, Reason.EXPIRED, who.uri, hint="daskpki renew, then daskpki login")
 
 
 def trust_of(document: TrustDocument) -> TrustState:

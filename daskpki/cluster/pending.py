@@ -141,7 +141,7 @@ class PendingConnections:
         for stream in set(self._waited) - readable(self._waited):
             self._waited[stream] += _PERIOD
             if self._waited[stream] >= DEADLINE:
-                self._close_stream(stream, f"no handshake after waiting {DEADLINE} s for the other end")
+                self._close_stream(stream, f"no handshake within {DEADLINE} s")
         if not _some_are_spare():  # which no accept finds out while nobody dials
             self.thin_out()
         self._audit.log_repeated()

@@ -314,7 +314,7 @@ def verify_sendable(peer: Role, channel: Channel, message: Mapping[str, Any], se
             refused = refusal
     others = [server.value for server in Server if operation in allowed(server, channel, sender.role, sender.mode)]
     if others:
-        raise OperationRefusedError(operation, f"it belongs to a {others[0]}, and the other end is a {peer.value}")
+        raise OperationRefusedError(operation, f"it belongs to a {others[0]}, and the peer is a {peer.value}")
     raise refused
 
 

@@ -134,8 +134,8 @@ class Poller:
     """Polls a source for one process. `clock` is monotonic, in seconds.
 
     A source that cannot be reached changes nothing; after `freshness.fetch_age` it is logged as an error. Peers whose
-    certificate ended more than `freshness.grace` ago are cut off. `share` is the part of a leaf's lifetime after which
-    the source is asked for a newer leaf in any case; 0 for a source that costs nothing.
+    certificate expired more than `freshness.grace` ago are cut off. `share` is the part of a leaf's lifetime after
+    which the source is asked for a newer leaf in any case; 0 for a source that costs nothing.
     """
 
     def __init__(

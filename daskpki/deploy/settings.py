@@ -1,4 +1,4 @@
-"""The settings of `daskpki deploy gcp`, checked: UsageError names the value, the rule and the way out."""
+"""The settings of `daskpki deploy gcp`, checked: UsageError names the value, the rule and the remedy."""
 
 from __future__ import annotations
 

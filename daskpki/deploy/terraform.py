@@ -256,7 +256,7 @@ def _variables(wanted: Deployment) -> dict[str, Any]:
         "project": ("string", "Project that has the secrets and runs the VMs.", wanted.project),
         "region": ("string", "Region of the zone.", wanted.region),
         "zone": ("string", "Zone of the VMs.", wanted.zone),
-        "name": ("string", "What the names of all resources begin with.", wanted.owner.name("").rstrip("-")),
+        "name": ("string", "Prefix of all resource names.", wanted.owner.name("").rstrip("-")),
         "network": ("string", "VPC network of the VMs.", wanted.network),
         "subnetwork": ("string", "Subnet of the VMs in full; null for the network's own.", wanted.subnet_path),
         "image": ("string", "Container image with daskpki in it, by version or digest.", wanted.image),

@@ -217,7 +217,7 @@ def check_login(saved: Saved, newest: int | None, failure: DaskpkiError | None, 
         return of_error(subject, failure)
     if is_due(life, now):
         remedy = renewal if context.store == LOGIN_FILE else f"after a renewal, {renewal}"
-        return warning(subject, f"past two thirds of its life; it ends at {rfc3339(life.not_after)}", remedy)
+        return warning(subject, f"past two thirds of its life; it expires at {rfc3339(life.not_after)}", remedy)
     if newest is not None and epoch < newest:
         reason = f"it has trust epoch {epoch}, the store {newest}: it does not know later revocations"
         return note(subject, reason, renewal)
@@ -243,7 +243,7 @@ def check_authority(generation: int, lifetime: Lifetime, now: float) -> Finding:
     if now > end:
         return error(subject, f"its certificate expired at {rfc3339(end)}, and every leaf with it", _ROTATE)
     if is_due(lifetime, now):
-        return warning(subject, f"two thirds of its life are past; it ends at {rfc3339(end)}", _ROTATE)
+        return warning(subject, f"two thirds of its life are past; it expires at {rfc3339(end)}", _ROTATE)
     return ok(subject, f"valid until {rfc3339(end)}")
 
 
@@ -262,7 +262,7 @@ def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], 
             reason = f"comes from CA {entry.issuer}, which was dropped, so it is not trusted"
             yield error(_subject(entry), reason, _renew(entry), topic="of a dropped CA")
         elif state == ISSUED and is_due(entry, now):
-            reason = f"past two thirds of its life; it ends at {rfc3339(entry.not_after)}"
+            reason = f"past two thirds of its life; it expires at {rfc3339(entry.not_after)}"
             yield warning(_subject(entry), reason, _renew(entry), topic="due")
         elif state == ISSUED:
             valid.append(entry)
@@ -364,13 +364,13 @@ SIGN_ROOT: Final = "daskpki crl --offline-root FILE"
 
 
 def check_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
-    """Check the CRLs: nodes refuse new peers after the end; commands re-sign after a third of the lifetime."""
+    """Check the CRLs: nodes refuse new peers after the expiry; commands re-sign after a third of the lifetime."""
     for part in document.crls:
         subject, end = f"CRL of CA generation {part.generation}", rfc3339(part.next_update)
         if now > part.next_update:
-            yield error(subject, f"ended at {end}: nodes and people refuse every certificate", PUBLISH)
+            yield error(subject, f"expired at {end}: nodes and people refuse every certificate", PUBLISH)
         elif now >= crl_due(part):
-            yield warning(subject, f"a third of its life is past; it ends at {end}", PUBLISH)
+            yield warning(subject, f"a third of its life is past; it expires at {end}", PUBLISH)
         else:
             yield ok(subject, f"number {part.number}, valid until {end}")
 
@@ -391,7 +391,7 @@ def check_root_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
     for header in map(parse_header, document.root_crls):
         end = rfc3339(header.next_update)
         if is_root_crl_due(header, now):
-            yield warning(subject, f"it {'ended' if now > header.next_update else 'ends'} at {end}", SIGN_ROOT)
+            yield warning(subject, f"it {'expired' if now > header.next_update else 'expires'} at {end}", SIGN_ROOT)
         else:
             yield ok(subject, f"number {header.number}, valid until {end}")
 

@@ -181,7 +181,7 @@ def _judge_leaf(address: str, leaf: bytes, trust: TrustDocument, now: datetime) 
             remedy = "daskpki renew scheduler/scheduler, if the address is right"
         return error(address, reason, remedy)
     if is_due(span, now.timestamp()):
-        reason = f"{identity.uri} ends at {rfc3339(span.not_after)}"
+        reason = f"the certificate of {identity.uri} expires at {rfc3339(span.not_after)}"
         return warning(address, reason, f"daskpki renew {identity.slug}; a running node fetches it by itself")
     return ok(address, f"{identity.uri}, valid until {rfc3339(span.not_after)}")
 

@@ -123,7 +123,7 @@ def report_closed_log(cluster: Cluster) -> Iterator[Finding]:
 
 
 def examine_authorities(cluster: Cluster) -> Iterator[Finding]:
-    """Check when each certificate of each CA ends."""
+    """Check when each certificate of each CA expires."""
     living = living_authorities(cluster.inventory)
     if len(living) > 1:
         yield note("CA", "a rollover is under way: nodes trust more than one CA", "daskpki rotate-ca status")
@@ -200,13 +200,13 @@ def _command_to_add(kind: str, name: str) -> str | None:
 
 
 def examine_reminders(cluster: Cluster) -> Iterator[Finding]:
-    """Check the cluster's other secrets: ended, or due for a new value."""
+    """Check the cluster's other secrets: expired, or due for a new value."""
     session = cluster.session
     secrets = ClusterSecrets(session.store, session.cluster, who=session.who, command=session.command)
     for name, _, ends, rotate_by in secrets.all():
         subject, again = f"secret {name}", f"daskpki secret set {name} --file FILE"
         if ends is not None and ends < cluster.now:
-            yield error(subject, f"ended at {rfc3339(ends)}, and can no longer be read", again)
+            yield error(subject, f"expired at {rfc3339(ends)}, and can no longer be read", again)
         elif rotate_by is not None and rotate_by < cluster.now:
             yield warning(subject, f"rotation overdue since {rfc3339(rotate_by)}", again)
 

@@ -110,7 +110,7 @@ def sign_crl(
 
 def _entry(revocation: Revocation) -> x509.RevokedCertificate:
     if not 0 < revocation.serial <= MAX_SERIAL:
-        raise UsageError(f"serial {revocation.serial:x} is none of ours: not positive, or longer than 16 octets")
+        raise UsageError(f"serial {revocation.serial:x} is not one of daskpki's: below 1, or longer than 16 octets")
     builder = x509.RevokedCertificateBuilder().serial_number(revocation.serial).revocation_date(utc_time(revocation.at))
     if parse_reason(revocation.reason) != UNSPECIFIED:  # RFC 5280, 5.3.1: absent rather than unspecified
         builder = builder.add_extension(x509.CRLReason(x509.ReasonFlags(revocation.reason)), critical=False)
@@ -250,7 +250,7 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
     end = next_update(document)
     if seconds(now) > end:
         raise NotTrustedError(
-            f"the trust document's CRL ran out at {rfc3339(end)}; it is now {rfc3339(seconds(now))}",
+            f"the trust document's CRL expired at {rfc3339(end)}; it is now {rfc3339(seconds(now))}",
             hint="any daskpki command that opens the CA's key signs a new one; a node: --stale-trust allow",
         )
 

@@ -222,7 +222,7 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
         raise PolicyError(
             f"the CA is valid from {rfc3339(issuer.not_before)} to {rfc3339(issuer.not_after)}; "
             f"it is now {rfc3339(now)}",
-            hint="if it has ended, daskpki rotate-ca start makes the next; else check this machine's clock",
+            hint="if it has expired, daskpki rotate-ca start makes the next; else check this machine's clock",
         )
     not_before = max(now - LEAF_BACKDATE, issuer.not_before)
     if request.ttl is None:

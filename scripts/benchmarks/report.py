@@ -15,6 +15,10 @@ _LONG: Final = 10
 """Seconds from which on no tenth of a second is shown in the first table."""
 
 
+_EVEN: Final = 0.05
+"""Difference of two medians that is no lead: the same two differ by as much from one run to the next."""
+
+
 class Goal(NamedTuple):
     """That our sample is at most `ratio` times that of `against` (a time), or at least that (a rate)."""
 
@@ -187,7 +191,8 @@ def _verdict(section: Section, goal: Goal) -> str:
         return f"Goal: {goal.text}. Not decided here."
     ratio = ours.median / theirs.median
     met = ratio >= goal.ratio if section.rate else ratio <= goal.ratio
-    return f"Goal: {goal.text}. **{'Met' if met else 'Missed'}**: {_words(section, ratio)}."
+    verdict = "Even" if goal.ratio == 1 and abs(ratio - 1) <= _EVEN else "Met" if met else "Missed"
+    return f"Goal: {goal.text}. **{verdict}**: {_words(section, ratio)}."
 
 
 def _words(section: Section, ratio: float) -> str:
@@ -195,4 +200,4 @@ def _words(section: Section, ratio: float) -> str:
         return f"{ratio:.2f}x the rate"
     if section.memory:
         return f"{ratio:.2f}x the memory"
-    return f"{ratio:.2f}x the time" if ratio >= 1 else f"{1 / ratio:.1f}x faster"
+    return f"{ratio:.2f}x the time" if ratio >= 1 - _EVEN else f"{1 / ratio:.1f}x faster"

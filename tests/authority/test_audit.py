@@ -41,6 +41,24 @@ def test_everything_that_was_done_is_shown(run: Run) -> None:
     assert run("audit", "--since", "99", "--json").json() == []
 
 
+def test_changes_of_user_secrets_are_shown_by_name_and_version(run: Run, tmp_path: Path) -> None:
+    run("init-ca")
+    value = tmp_path / "value"
+    for text in ("one", "two"):
+        value.write_text(text)
+        run("secret", "set", "db", "--file", str(value))
+    run("secret", "rollback", "db")
+    run("secret", "disable", "db", "1")
+    shown = [line.split(maxsplit=2) for line in run("audit").out.splitlines() if line.startswith("events/")]
+    assert [line[0] for line in shown] == ["events/1", "events/2", "events/3", "events/4"]
+    kinds = ("secret-added  ", "secret-added  ", "secret-added  ", "secret-disabled  ")
+    versions = ("version 1", "version 2", "version 3, the value of version 1", "version 1")
+    for (_, _, rest), kind, version in zip(shown, kinds, versions, strict=True):
+        assert kind in f"{rest}", rest
+        assert rest.endswith(f"secret db, {version}")
+    assert [record["seq"] for record in run("audit", "--json").json()][-4:] == [1, 2, 3, 4]
+
+
 def test_a_log_that_holds_is_said_to(run: Run) -> None:
     run("init-ca", "--with", "client/alice,worker")
     run("renew", "worker")
@@ -129,5 +147,5 @@ def test_a_secret_managers_log_that_someone_cut_off_is_noticed(
         if home:
             monkeypatch.setenv("DASKPKI_HOME", str(home))
         caplog.clear()
-        assert "each of the" in run("audit", "--verify").out
+        assert "all in commits that the CA signed: " in run("audit", "--verify").out
         assert f"version {number + 1} does not count" in caplog.text

@@ -121,11 +121,11 @@ def test_a_connection_outlives_its_peers_certificate_by_the_grace() -> None:
             assert connections > 0
             warnings = site.details(EXPIRED)
             assert len(warnings) == connections
-            assert re.fullmatch(r"the certificate has ended; the connection is cut off in \d\d s", warnings[0])
+            assert re.fullmatch(r"the certificate has expired; the connection is cut off in \d\d s", warnings[0])
             site.ahead = ends + 101
             poller.poll()
             await asyncio.wait_for(leaving.gone.wait(), 20)
-            assert set(site.details(EXPIRED)[connections:]) == {"the certificate ended, and no newer one came"}
+            assert set(site.details(EXPIRED)[connections:]) == {"the certificate expired; no newer one came"}
 
     asyncio.run(scenario())
 
@@ -346,8 +346,8 @@ def test_a_session_that_is_resumed_by_its_id_does_not_outlive_the_certificate(tm
 
     first, second, third = asyncio.run(scenario())
     assert (first.resumed, second.resumed, third.resumed) == (False, True, True)
-    assert b"has ended" not in second.words
-    assert f"the certificate of {alice.identity.uri} has ended".encode() in third.words
+    assert b"has expired" not in second.words
+    assert f"the certificate of {alice.identity.uri} has expired".encode() in third.words
 
 
 def test_no_session_outlives_a_newer_document(tmp_path: Path) -> None:
@@ -384,12 +384,12 @@ def test_new_peers_once_the_revocation_list_ran_out(
 
     async def scenario() -> bytes:
         async with site.running() as scheduler:
-            assert b"ended at" not in (await asyncio.to_thread(visit, scheduler.address, context)).words
+            assert b"expired at" not in (await asyncio.to_thread(visit, scheduler.address, context)).words
             site.ahead = (2 * DAY).total_seconds()
             return (await asyncio.to_thread(visit, scheduler.address, context)).words
 
     words = asyncio.run(scenario())
-    assert (b"revocation list of cluster default ended at" in words) != allowed
+    assert (b"revocation list of cluster default expired at" in words) != allowed
     assert (b"refused the connection" in words) != allowed
     for minutes in (0, 1, 59, 61):
         hands[0] = minutes * 60.0

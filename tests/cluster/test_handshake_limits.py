@@ -91,7 +91,7 @@ def test_a_silent_peer_is_waited_for_ten_seconds(authority: Authority) -> None:
 
     before, after, (event,) = asyncio.run(scenario())
     assert (before, after) == (False, True)
-    assert event.detail == "no TLS: no handshake after waiting 10 s for the other end"
+    assert event.detail == "no TLS: no handshake within 10 s"
 
 
 async def recorded(ours: Enforcement) -> list[Event]:

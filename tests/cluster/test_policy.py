@@ -284,13 +284,13 @@ def test_orders_to_workers_are_not_sent_by_clients() -> None:
 def test_operations_of_a_scheduler_are_sent_to_schedulers_only() -> None:
     registration = {"op": "register-client", "client": "Client-1"}
     verify_sendable(Role.SCHEDULER, RPC, registration, CLIENT)
-    with pytest.raises(OperationRefusedError, match="belongs to a Scheduler, and the other end is a worker"):
+    with pytest.raises(OperationRefusedError, match="belongs to a Scheduler, and the peer is a worker"):
         verify_sendable(Role.WORKER, RPC, registration, CLIENT)
 
 
 def test_what_nobody_could_accept_is_not_sent() -> None:
     for sender, others in ((CLIENT, "Scheduler"), (worker(), "Scheduler"), (SCHEDULER, "Worker")):
-        with pytest.raises(OperationRefusedError, match=f"belongs to a {others}, and the other end is a client"):
+        with pytest.raises(OperationRefusedError, match=f"belongs to a {others}, and the peer is a client"):
             verify_sendable(Role.CLIENT, RPC, {"op": "identity"}, sender)
     with pytest.raises(OperationRefusedError, match="not in daskpki's table for a Scheduler"):
         verify_sendable(Role.SCHEDULER, RPC, {"op": "no-such-operation"}, CLIENT)

@@ -167,5 +167,5 @@ def test_the_handover_says_what_a_revocation_list_that_ran_out_means(
     if mode == "allow":
         assert enforcement.admit(shown, frozenset({Role.CLIENT})).identity.name == "alice"
     else:
-        with pytest.raises(NotTrustedError, match="revocation list of cluster default ended"):
+        with pytest.raises(NotTrustedError, match="revocation list of cluster default expired"):
             enforcement.admit(shown, frozenset({Role.CLIENT}))

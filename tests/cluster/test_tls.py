@@ -150,7 +150,7 @@ def test_a_client_whose_list_of_revocations_ran_out_speaks_to_nobody(authority: 
     security = client_security(authority.leaf(Role.CLIENT, "alice").credential, stale)
 
     async def scenario() -> None:
-        with pytest.raises(OSError, match="revocation list of cluster default ended"):
+        with pytest.raises(OSError, match="revocation list of cluster default expired"):
             await Client(limited.address, security=security, asynchronous=True, timeout=5)
 
     asyncio.run(scenario())

@@ -81,7 +81,7 @@ def test_a_client_warns_once_a_process_and_never_as_a_warning_of_python(
     late = later(alice, 28, sys.executable, "-W", "error::UserWarning", "-c", TWICE)
     assert late.returncode == 0, late.stderr
     (said,) = late.stderr.splitlines()
-    assert said.startswith("the credential of spiffe://default.daskpki.internal/client/alice ends in 2 days (")
+    assert said.startswith("the credential of spiffe://default.daskpki.internal/client/alice expires in 2 days (")
     assert said.endswith("with its certificate: daskpki login renews it")
 
 
@@ -97,7 +97,7 @@ def test_whoami_and_the_list_say_how_long_it_lasts(store: LocalStore, here: Envi
     assert "(in 2 days; daskpki login renews it)" in told
     assert json.loads(document)["validUntil"] == json.loads(document)["notAfter"]
     listed = logins.splitlines()
-    assert listed[0].split() == ["LOGIN", "ENDS", "STORE", "SCHEDULERS", "ID"]
+    assert listed[0].split() == ["LOGIN", "EXPIRES", "STORE", "SCHEDULERS", "ID"]
     assert listed[1].startswith("*  default/alice  in 2 days  local:")
 
 

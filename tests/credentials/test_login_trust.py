@@ -84,7 +84,7 @@ def test_a_revocation_list_that_ran_out_is_refused(founded: Founded, store: Loca
     founded.store(store.secrets, founded.issue(Role.CLIENT, "lee", ttl=90 * DAY))
     login(store, "default", "lee", [], here)
     obtain(Wanted(), here._replace(now=here.now + timedelta(days=34)))
-    with pytest.raises(NotTrustedError, match="CRL ran out") as refusal:
+    with pytest.raises(NotTrustedError, match="CRL expired") as refusal:
         obtain(Wanted(), here._replace(now=here.now + timedelta(days=36)))
     assert "daskpki login" in str(refusal.value.hint)
     logout(here, here.contexts.all())

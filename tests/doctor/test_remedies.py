@@ -85,7 +85,7 @@ def remote(
 @pytest.mark.parametrize(
     ("subject", "words"),
     [
-        ("CRL of CA generation 1", "ended at"),
+        ("CRL of CA generation 1", "expired at"),
         ("certificate worker/worker", "expired at"),
         ("certificate client/alice", "past two thirds of its life"),
     ],
@@ -129,7 +129,7 @@ def test_a_secret_that_ended_gets_a_new_value(
     long_ago.set("old", Confidential(b"x"), rotate_every=DAY)
     (tmp_path / "FILE").write_bytes(b"new")
     monkeypatch.chdir(tmp_path)
-    assert patient.is_mended("secret ended", "ended at")
+    assert patient.is_mended("secret ended", "expired at")
     assert patient.is_mended("secret old", "rotation overdue")
 
 

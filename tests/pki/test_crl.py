@@ -122,8 +122,8 @@ def test_what_cannot_be_revoked() -> None:
     twice = [Revocation(5, 0), Revocation(5, 1)]
     for revoked, number, message in (
         (twice, 1, "twice among the revocations"),
-        ([Revocation(0, 0)], 1, "none of ours"),
-        ([Revocation(1 << 127, 0)], 1, "none of ours"),
+        ([Revocation(0, 0)], 1, "not one of daskpki's"),
+        ([Revocation(1 << 127, 0)], 1, "not one of daskpki's"),
         ([], 0, "not positive"),
     ):
         with pytest.raises(UsageError, match=message):

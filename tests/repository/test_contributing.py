@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT, tracked
+from tests.support.entered import entered
+from tests.support.paths import BIN, ROOT, tracked
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 JOURNEYS = re.findall(r"^\| (.+) \| (`daskpki/.+`) \|$", PAGE, re.MULTILINE)
@@ -21,6 +24,32 @@ def test_every_file_of_a_journey_exists_once(journey: str, files: str) -> None:
     named = re.findall(r"`([^`]+)`", files)
     assert 5 <= len(named) == len(set(named)), journey
     assert not [name for name in named if not (ROOT / name).is_file()]
+
+
+AFTER_EXEC = ["boot/preload.py", "cluster/preload.py"]
+"""Loaded by Dask, which the entrypoint has become by then."""
+
+
+def listed(beginning: str) -> list[str]:
+    """The files of the journey whose name begins so, below `daskpki/`."""
+    (row,) = (files for journey, files in JOURNEYS if journey.startswith(beginning))
+    return re.findall(r"`daskpki/([^`]+)`", row)
+
+
+def test_the_journeys_through_a_command_are_in_the_order_of_first_entry(tmp_path: Path) -> None:
+    store = ("--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "key"), "--quiet")
+    subprocess.run([str(BIN / "daskpki"), *store, "init-ca"], capture_output=True, check=True)
+    issuing = listed("`daskpki issue worker`")
+    assert [file for file in entered("daskpki", *store, "issue", "worker") if file in issuing] == issuing
+    exported = str(tmp_path / "made")
+    subprocess.run(
+        [str(BIN / "daskpki"), *store, "export", "worker", "--out", exported], capture_output=True, check=True
+    )
+    worker = ("worker", "--credential-dir", exported, "--scheduler", "tls://127.0.0.1:8786")
+    booting = listed("a worker boots")
+    assert booting[-len(AFTER_EXEC) :] == AFTER_EXEC
+    booted = [file for file in entered("daskpki-entrypoint", *worker) if file in booting]
+    assert booted == booting[: -len(AFTER_EXEC)]
 
 
 def test_every_long_test_is_in_the_table() -> None:

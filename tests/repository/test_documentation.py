@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -243,6 +244,23 @@ def test_what_programs_use_is_documented_by_an_example(module: str) -> None:
     source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
     assert all(re.search(rf"^(def|class) {name}\b", source, re.MULTILINE) for name in PUBLIC[module])
     assert not without_example(source, PUBLIC[module])
+
+
+def test_the_example_of_the_certificate_authority_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DASKPKI_HOME", str(tmp_path))
+    monkeypatch.setenv("DASKPKI_KEY_FILE", str(tmp_path / "key"))
+    subprocess.run([str(BIN / "daskpki"), "init-ca"], capture_output=True, check=True)
+    shown = re.findall(r"^(?: {4}.*\n|\n)+", ast.get_docstring(class_named("CertificateAuthority")) or "", re.MULTILINE)
+    example = "import daskpki\n" + dedent("".join(shown))
+    names: dict[str, object] = {}
+    exec(compile(example, "<example>", "exec"), names)  # noqa: S102 - our own docstring
+    issued = subprocess.run([str(BIN / "daskpki"), "--json", "list"], capture_output=True, text=True, check=True)
+    assert [entry["state"] for entry in json.loads(issued.stdout)] == ["revoked"]
+
+
+def class_named(name: str) -> ast.ClassDef:
+    source = (ROOT / "daskpki/authority/ca.py").read_text()
+    return next(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name)
 
 
 def test_control_a_missing_example_is_seen() -> None:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
-from tests.support.paths import BIN, ROOT
-
-
-def entered(*arguments: str) -> set[str]:
-    command = [str(BIN / "python"), "-m", "scripts.entered", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    found = re.search(r"^(\d+) files, \d+ crossings\n((?:  \S+\n)+)", result.stderr, re.MULTILINE)
-    assert found, result.stderr
-    files = set(found[2].split())
-    assert len(files) == int(found[1])
-    return files
+from tests.support.entered import entered
+from tests.support.paths import BIN
 
 
 def test_issue_enters_few_files(tmp_path: Path) -> None:
@@ -24,7 +14,7 @@ def test_issue_enters_few_files(tmp_path: Path) -> None:
     made = entered("daskpki", *store, "init-ca")
     assert "authority/creation.py" in made
     issued = entered("daskpki", *store, "issue", "client/alice")
-    assert {"cli/issue.py", "authority/issuance.py", "pki/profile.py", "store/local/record_log.py"} <= issued
+    assert {"cli/issue.py", "authority/issuance.py", "pki/profile.py", "store/local/record_log.py"} <= set(issued)
     assert "authority/creation.py" not in issued
     assert len(issued) <= 40
 
@@ -34,5 +24,5 @@ def test_the_entrypoint_is_counted_until_it_would_become_dask(tmp_path: Path) ->
     for arguments in (["init-ca", "--with", "scheduler"], ["export", "scheduler", "--out", str(tmp_path / "made")]):
         subprocess.run([str(BIN / "daskpki"), *store, *arguments], capture_output=True, check=True)
     booted = entered("daskpki-entrypoint", "scheduler", "--credential-dir", str(tmp_path / "made"))
-    assert {"boot/verify.py", "boot/launch.py"} <= booted
+    assert {"boot/verify.py", "boot/launch.py"} <= set(booted)
     assert not {name for name in booted if name.startswith("cluster/")}

@@ -91,6 +91,7 @@ def test_a_session_prints_what_the_page_shows(page: Path, surroundings: dict[str
             "worker/worker  issued  5afc4d2fab837ad3617372a1519c93b3  in 30 days",
             "worker/worker  revoked  5afc  in 1 day",
         ),
+        ("wrote /work/dir/worker/key.pem", "wrote /tmp/worker/trust.json"),
         ("", "error: the store is locked"),
         ("error: ...", "hint: no"),
     ],
@@ -108,3 +109,4 @@ def test_what_a_timer_of_dask_prints_at_the_end_is_dask_s_own() -> None:
 def test_what_varies_is_no_difference() -> None:
     step = Step("daskpki list", ("client/alice  issued  4a17561ac31ff7e14b3e296a8b12e966  in 30 days",))
     assert not differences(step, ["client/alice   issued   00ff561ac31ff7e14b3e296a8b12e966   in 3 hours"])
+    assert not differences(Step("daskpki export", ("/work/dir/worker/key.pem",)), ["/tmp/pytest-7/worker/key.pem"])

@@ -1,8 +1,8 @@
 """Shell sessions of the documentation: found in Markdown, run in an empty home, compared with what they promise.
 
 A `sh` block behind `<!-- runs -->` is run as it stands, and prints what the `text` block right behind it shows, or
-nothing. All blocks of a page share one shell. What differs from run to run (dates, numbers, fingerprints, paths) is
-reduced to its shape on both sides; `...` stands for anything.
+nothing. All blocks of a page share one shell. What differs from run to run (dates, numbers, fingerprints, the
+directories of a path) is reduced to its shape on both sides; `...` stands for anything.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHAPES: Final = (
     (re.compile(r"(?:[0-9A-F]{2}:){5,}[0-9A-F]{2}"), "FINGERPRINT"),
     (re.compile(r"\b\d{4}-\d\d-\d\d(?: \d\d:\d\d UTC)?"), "DATE"),
     (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b"), "HEX"),
-    (re.compile(r"local:/\S+|/(?:[\w.-]+/)+[\w.-]+"), "PATH"),
+    (re.compile(r"(?:local:)?/(?:[\w.-]+/)+"), "PATH/"),
     (re.compile(r"in \d+ (?:day|hour|minute)s?"), "in SOME TIME"),
     (re.compile(r"  +"), "  "),
 )

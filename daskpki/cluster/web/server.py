@@ -235,7 +235,7 @@ class HttpGuard(Router):
                 stream.close()
 
     def visitors(self) -> Iterator[Contact]:
-        """Return the visitors of the pages under mutual TLS, also those whose certificates ended since they came."""
+        """Return the visitors of the pages under mutual TLS, also those whose certificates expired since they came."""
         return (contact for stream, contact in list(self._visitors.items()) if not stream.closed())
 
     def _admit(self, request: HTTPServerRequest) -> None:

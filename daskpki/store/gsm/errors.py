@@ -1,4 +1,4 @@
-"""Translates Secret Manager's errors into daskpki's, with the way out. Pure.
+"""Translates Secret Manager's errors into daskpki's, with the remedy. Pure.
 
 Errors of one status are distinguished by their reason: a missing grant, a missing access scope of a VM, an API that is
 off; a version that is missing, disabled or destroyed. `METHODS` says whether a cut-off call may be repeated.

@@ -1,4 +1,4 @@
-"""`daskpki crl`: shown, exported, judged by OpenSSL; and the warning before it runs out."""
+"""`daskpki crl`: shown, exported, judged by OpenSSL; and the warning before it expires."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_der_is_one_crl(local: Run, tmp_path: Path) -> None:
     assert "--out FILE" in local("crl", "--der", code=2).err
 
 
-@pytest.mark.parametrize(("days", "warned"), [(20, None), (25, "runs out at"), (40, "ran out at")])
+@pytest.mark.parametrize(("days", "warned"), [(20, None), (25, "expires at"), (40, "expired at")])
 def test_list_warns_before_the_crl_runs_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], days: int, warned: str | None
 ) -> None:

@@ -26,7 +26,7 @@ def test_five_lines_say_how_the_cluster_is(local: Run) -> None:
     local("init-ca", "--with", "scheduler,worker,client/alice")
     local("issue", "worker", "short", "--ttl", "2h")
     before = local("status").out.splitlines()
-    assert [line.split()[0] for line in before] == ["CA", "ends", "revoked", "trust", "scheduler"]
+    assert [line.split()[0] for line in before] == ["CA", "expires", "revoked", "trust", "scheduler"]
     assert "worker/short in 2 hours" in before[1]
     assert before[2].split() == ["revoked", "nobody"]
     local("revoke", "worker/short", "--no-push")

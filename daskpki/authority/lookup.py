@@ -63,8 +63,7 @@ ABANDON_AFTER: Final = 600
 
 def stale_reservations(inventory: Inventory, now: float) -> list[CertificateRecord]:
     """The leaves that nobody confirmed in time."""
-    before = now - ABANDON_AFTER
-    return [entry for entry in inventory.certificates(statuses=[RESERVED]) if entry.reserved_at < before]
+    return [leaf for leaf in inventory.certificates(statuses=[RESERVED]) if leaf.reserved_at < now - ABANDON_AFTER]
 
 
 _HEX: Final = re.compile(r"[0-9a-f]+\Z")

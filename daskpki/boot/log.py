@@ -35,17 +35,15 @@ class BootLog(NamedTuple):
 
     def report(self, error: Exception) -> int:
         """Write the error that ended the boot and its remedy, or that the error is a bug; return the exit code."""
-        if not isinstance(error, DaskpkiError):
-            return self._report_bug(error)
         kind = type(error).__name__
-        self._say("ERROR", error.with_hint, exit_code=error.exit_code, error=kind, cause=str(error), remedy=error.hint)
-        return error.exit_code
-
-    def _report_bug(self, error: Exception) -> int:
+        if isinstance(error, DaskpkiError):
+            code, hint = error.exit_code, error.hint
+            self._say("ERROR", error.with_hint, exit_code=code, error=kind, cause=str(error), remedy=hint)
+            return code
         import traceback
 
         trace = "".join(traceback.format_exception(error))
-        shown = f"{type(error).__name__} in daskpki-entrypoint itself"
+        shown = f"{kind} in daskpki-entrypoint itself"
         if self.format != JSON:
             with suppress(OSError):
                 sys.stderr.write(trace)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from daskpki import secret_names
 from daskpki.errors import (
@@ -44,20 +44,9 @@ from daskpki.store.gsm.log_format import (
     place_of,
 )
 from daskpki.store.gsm.log_view import LogInventory, LogReplay
-from daskpki.store.gsm.secrets import DEFAULT, GsmOptions
-from daskpki.store.port import Judge, SecretStore, Sign, unsigned
+from daskpki.store.gsm.secrets import DEFAULT, GsmOptions, GsmSecrets
+from daskpki.store.port import Judge, Sign, unsigned
 from daskpki.store.rollback_guard import RollbackGuard
-
-
-class LogSecrets(SecretStore, Protocol):
-    """The methods of `GsmSecrets` that the log needs beyond the port."""
-
-    def mark_ours(self, secret: str) -> None:
-        """Take a secret for ours, since its payload proves it."""
-
-    def adding_once(self) -> SecretStore:
-        """A view of these secrets whose `add` is not retried."""
-
 
 FRESH: Final = 30.0
 """Seconds for which a head is used without reading again; a wrong guess costs one lost version."""
@@ -75,7 +64,7 @@ class GsmRecordLog:
 
     def __init__(
         self,
-        secrets: LogSecrets,
+        secrets: GsmSecrets,
         cluster: str,
         *,
         options: GsmOptions | None,

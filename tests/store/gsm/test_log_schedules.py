@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -19,6 +20,9 @@ from daskpki.store.port import SecretStore
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
 from tests.support.nightly import by_day
 from tests.support.simulator import Crash, SimulatedSecret, SimulatedStore
+
+if TYPE_CHECKING:
+    from daskpki.store.gsm.secrets import GsmSecrets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOM = 4_000
@@ -65,7 +69,9 @@ class LogRun:
 
     def open(self, writer: int) -> GsmRecordLog:
         policy = RetryPolicy(self._sleep, lambda: self.time, self.chance.uniform, self._nonce, deadline=600.0)
-        return GsmRecordLog(LogStore(self.secret, writer), "c", options=None, policy=policy, room=ROOM)
+        return GsmRecordLog(
+            cast("GsmSecrets", LogStore(self.secret, writer)), "c", options=None, policy=policy, room=ROOM
+        )
 
     def _nonce(self) -> str:
         return f"{self.chance.getrandbits(64):x}"

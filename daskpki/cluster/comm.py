@@ -130,7 +130,7 @@ class PkiTLS(tcp.TLS):
         self._enforcement = enforcement
         self._local_replies = LocalReplies()
         self.over = asyncio.Event()  # set once Dask's server has seen that the connection has ended
-        if conversation.gated:
+        if conversation.no_pickle:
             # Otherwise Dask unpickles the exception in a refused reply (distributed.core.send_recv).
             self.deserialize = False
 
@@ -218,7 +218,7 @@ class PkiTLS(tcp.TLS):
     async def _read_greeting(self) -> Any:
         try:
             message = await self.decode_by(no_pickle.decode, await self.read_frames(_LONGEST_GREETING))
-        except no_pickle.GateError as error:
+        except no_pickle.UnsafeMessageError as error:
             self.abort()
             raise CommClosedError(f"the greeting contains {error}") from error
         self._greeting_read = True
@@ -247,7 +247,7 @@ class PkiTLS(tcp.TLS):
             if isinstance(error.__cause__, TooLongError):
                 self._log(str(error.__cause__), Reason.SIZE)
             raise
-        if not conversation.gated:
+        if not conversation.no_pickle:
             try:  # as Dask does, which may unpickle
                 return await from_frames(
                     frames, deserialize=self.deserialize, deserializers=deserializers, allow_offload=self.allow_offload
@@ -258,14 +258,14 @@ class PkiTLS(tcp.TLS):
         try:
             decode = partial(no_pickle.decode, keeps_pickles=conversation.keeps_pickles)
             return await self.decode_by(decode, frames)
-        except no_pickle.GateError as error:
+        except no_pickle.UnsafeMessageError as error:
             return detached(error)
 
     # --- judging what was read -------------------------------------------------------------------------------------
 
     async def _check_inbound(self, message: Any) -> Any:
         conversation = self.conversation
-        if isinstance(message, no_pickle.GateError):
+        if isinstance(message, no_pickle.UnsafeMessageError):
             return await self._refuse_pickle(message)
         if conversation.streaming and (conversation.server or conversation.channel is Channel.WORKER_STREAM):
             return await self._check_inbound_stream(message)
@@ -273,11 +273,11 @@ class PkiTLS(tcp.TLS):
             return await self._check_inbound_call(message)
         if conversation.channel is Channel.CLIENT_STREAM and isinstance(message, (list, tuple)):
             return self._without_trust(message)
-        if conversation.gated and conversation.asked in UNPICKLED:
+        if conversation.no_pickle and conversation.asked in UNPICKLED:
             return from_text(message)
         return message
 
-    async def _refuse_pickle(self, error: no_pickle.GateError) -> Any:
+    async def _refuse_pickle(self, error: no_pickle.UnsafeMessageError) -> Any:
         reason = f"the message contains {error}, and nothing that a worker's certificate sends is unpickled here"
         if self.conversation.keeps_pickles:
             reason = f"the message contains {error}"

@@ -97,7 +97,7 @@ class Conversation:
         self._outbound = settled(SERVES[self.peer.identity.role], channel, self.ours.role, self._mode)
 
     @property
-    def gated(self) -> bool:
+    def no_pickle(self) -> bool:
         """True if the peer's messages are read without unpickling.
 
         These are workers' messages on a scheduler or a nanny, and everybody's on a sealed scheduler.
@@ -112,7 +112,7 @@ class Conversation:
     def bounded(self) -> bool:
         """True if the peer's messages have no graphs or data: a worker's calls and reports, but not its replies."""
         graphs = self.may_submit and self.channel is Channel.CLIENT_STREAM
-        return self.gated and self.peer.identity.role is Role.WORKER and self.server is not None and not graphs
+        return self.no_pickle and self.peer.identity.role is Role.WORKER and self.server is not None and not graphs
 
     @property
     def may_submit(self) -> bool:

@@ -44,7 +44,7 @@ _LEVELS: Final = 16
 """Levels of nesting that a scheduler may add to a value that it passes on; msgpack's limit is 1024."""
 
 
-class GateError(NotTrustedError):
+class UnsafeMessageError(NotTrustedError):
     """A message that would run code, or is not a message of Dask; no part of it was used."""
 
 
@@ -56,7 +56,7 @@ class OpaquePickle(Pickled):
 
 
 def decode(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool = False) -> Any:
-    """Decode the message in `frames`; GateError if it has a pickle, is malformed or could not be encoded again.
+    """Decode a message; UnsafeMessageError if it has a pickle, is malformed, or could not be encoded again.
 
     With `keeps_pickles`, for a sealed scheduler's clients, a pickle becomes an OpaquePickle.
     """
@@ -64,10 +64,10 @@ def decode(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool = False)
         items = _Items()
         message = items.unpack(frames[0], _hook(frames, items, keeps_pickles=keeps_pickles))
         msgpack.packb(nested(message), default=_encodable, use_bin_type=True)
-    except GateError:
+    except UnsafeMessageError:
         raise
     except Exception as error:
-        raise GateError(f"malformed message ({type(error).__name__})") from error
+        raise UnsafeMessageError(f"malformed message ({type(error).__name__})") from error
     return message
 
 
@@ -88,7 +88,7 @@ def _encodable(value: Any) -> Any:
         return value.name
     if isinstance(value, set):
         return list(value)
-    raise GateError(f"a {type(value).__name__}, which no message of Dask has")
+    raise UnsafeMessageError(f"a {type(value).__name__}, which no message of Dask has")
 
 
 class _Items:
@@ -98,7 +98,7 @@ class _Items:
         self._uncounted = self._left = MOST_ITEMS
 
     def unpack(self, frame: memoryview | bytes, hook: Callable[[dict[Any, Any]], Any]) -> Any:
-        """Unpack `frame` by msgpack; GateError if it has too many values."""
+        """Unpack `frame` by msgpack; UnsafeMessageError if it has too many values."""
         if len(frame) <= self._uncounted:  # a value takes at least one byte
             self._uncounted -= len(frame)
         else:
@@ -117,18 +117,18 @@ class _Items:
 
 def _mapping(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
     if may_collide([key for key, _ in pairs] if len(pairs) > MOST_NUMBERS else ()):
-        raise GateError(f"more than {MOST_NUMBERS} numbers as keys")
+        raise UnsafeMessageError(f"more than {MOST_NUMBERS} numbers as keys")
     return dict(pairs)
 
 
 def _count(frame: memoryview | bytes, most: int) -> int:
-    """Count the values in `frame`; GateError above `most`."""
+    """Count the values in `frame`; UnsafeMessageError above `most`."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(frame))  # type: ignore[attr-defined]  # of the extension's or Python
     unpacker.feed(frame)
     passed, announced = 0, 1
     while passed < announced:
         if announced > most:
-            raise GateError(f"more than {MOST_ITEMS} values")
+            raise UnsafeMessageError(f"more than {MOST_ITEMS} values")
         kind = frame[unpacker.tell()]
         if kind in _MAPS:
             announced += 2 * unpacker.read_map_header()
@@ -141,7 +141,7 @@ def _count(frame: memoryview | bytes, most: int) -> int:
 
 
 def _extension(code: int, _data: bytes) -> Any:
-    raise GateError(f"msgpack's extension {code}, which no message of Dask has")
+    raise UnsafeMessageError(f"msgpack's extension {code}, which no message of Dask has")
 
 
 def _hook(
@@ -152,10 +152,10 @@ def _hook(
     def decode_object(value: dict[Any, Any]) -> Any:
         if "__Pickled__" in value:
             if not keeps_pickles:
-                raise GateError("a pickled object")
+                raise UnsafeMessageError("a pickled object")
             header, own = _opaque(value["__Pickled__"], frames, items, unused)
             if not isinstance(header.get("pickled-obj"), bytes):
-                raise GateError("a pickled object without its pickle")
+                raise UnsafeMessageError("a pickled object without its pickle")
             return OpaquePickle(header, own)
         if "__Serialized__" in value:
             return Serialized(*_opaque(value["__Serialized__"], frames, items, unused))
@@ -173,15 +173,15 @@ def _opaque(
     (`offset` is True) in a header, never in a message.
     """
     if isinstance(offset, bool) or not isinstance(offset, int) or not 0 < offset < len(frames):
-        raise GateError("a serialized object outside the message")
+        raise UnsafeMessageError("a serialized object outside the message")
     header = items.unpack(frames[offset], _plain)
     count = header["num-sub-frames"] if isinstance(header, dict) else None
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < len(frames) - offset:
-        raise GateError("a serialized object whose header does not count its frames")
+        raise UnsafeMessageError("a serialized object whose header does not count its frames")
     end = offset + 1 + count
     own = set(range(offset, end))
     if not own <= unused:
-        raise GateError("two serialized objects in one frame")
+        raise UnsafeMessageError("two serialized objects in one frame")
     unused -= own
     return header, list(frames[offset + 1 : end])
 
@@ -189,7 +189,7 @@ def _opaque(
 def _plain(value: dict[Any, Any]) -> Any:
     if "__Set__" in value:
         if may_collide(value["as-list"]):
-            raise GateError(f"more than {MOST_NUMBERS} numbers in a set")
+            raise UnsafeMessageError(f"more than {MOST_NUMBERS} numbers in a set")
         return set(value["as-list"])
     if "__Enum__" in value:
         return _member(value["__module__"], value["__name__"], value["name"])
@@ -203,10 +203,10 @@ def may_name_enum(module: str) -> bool:
 
 def _member(module: str, name: str, member: str) -> Any:
     if not may_name_enum(module):
-        raise GateError(f"an enum of {shown(module)}")
+        raise UnsafeMessageError(f"an enum of {shown(module)}")
     enum = vars(sys.modules[module]).get(name)  # not getattr, which runs a module's own __getattr__
     if not isinstance(enum, EnumMeta):
-        raise GateError(f"{shown(module)}.{shown(name)}, which is no enum")
+        raise UnsafeMessageError(f"{shown(module)}.{shown(name)}, which is no enum")
     return enum[member]
 
 
@@ -293,7 +293,7 @@ def travels(message: Any) -> bool:
 
 
 def _check(message: Any) -> None:
-    # Four levels deeper than the gate asks for: the message may go in a batch, and an enum in a set is two levels
+    # Four levels deeper than is asked for: the message may go in a batch, and an enum in a set is two levels
     # deeper than its stand-in.
     packed = msgpack.packb([[[[nested(message)]]]], default=_stand_in, use_bin_type=True)
     if _MARKER.search(packed) and (marker := _marker_in(message)):

@@ -73,7 +73,7 @@ def _sing() -> None:
 
 
 def run() -> None:
-    """Raise NotTrustedError if the pickle gate or the tables do not work with this distributed.
+    """Raise NotTrustedError if the reading without pickle or the tables do not work with this distributed.
 
     Blocks for a few hundredths of a second; may be called inside a running event loop.
     """

@@ -174,7 +174,7 @@ def test_the_thousandth_registration_costs_no_more_than_the_first() -> None:
 
 
 class TestTheModeThatTheSchedulerAnnounces:
-    """A worker that was started with another mode than its scheduler must not be lost to the gate."""
+    """A worker that was started with another mode than its scheduler must not be lost."""
 
     @pytest.mark.parametrize(
         ("ours", "announced", "guarded"),
@@ -203,10 +203,10 @@ class TestTheModeThatTheSchedulerAnnounces:
     def test_nobody_else_announces(self) -> None:
         conversation = on_scheduler(peer(Role.WORKER), LIMITED)
         conversation.use_mode("allow")
-        assert conversation.gated
+        assert conversation.no_pickle
         other = on_scheduler(peer(Role.WORKER), ALLOW)
         other.use_mode("deny")
-        assert not other.gated
+        assert not other.no_pickle
 
 
 @pytest.mark.parametrize("server", Server)
@@ -214,6 +214,6 @@ class TestTheModeThatTheSchedulerAnnounces:
 def test_what_is_read_without_unpickling(server: Server, mode: WorkerClients) -> None:
     ours = next(role for role in Role if server in SERVES[role])
     here = Identity("default.daskpki.internal", ours, "server")
-    gated = {role for role in Role if Conversation(here, peer(role), mode, server=server).gated}
-    assert gated == (set() if server is Server.WORKER else {Role.WORKER})
-    assert dialled(Role.SCHEDULER, Role.WORKER, mode).gated  # replies
+    strict = {role for role in Role if Conversation(here, peer(role), mode, server=server).no_pickle}
+    assert strict == (set() if server is Server.WORKER else {Role.WORKER})
+    assert dialled(Role.SCHEDULER, Role.WORKER, mode).no_pickle  # replies

@@ -15,7 +15,7 @@ from distributed.protocol.serialize import Serialize, Serialized, ToPickle, dese
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskpki.cluster.no_pickle import GateError, OpaquePickle, decode, from_text, nested
+from daskpki.cluster.no_pickle import OpaquePickle, UnsafeMessageError, decode, from_text, nested
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 keys = st.text().filter(lambda key: not key.startswith("__"))  # Dask would mistake some; test_crafted_objects has them
@@ -64,7 +64,7 @@ def sang() -> bool:
 @pytest.mark.parametrize("message", [{"op": ToPickle(Canary())}, ToPickle(Canary()), [{"a": [ToPickle(Canary())]}]])
 def test_pickles_are_refused_unread(message: Any) -> None:
     frames = dumps(message)
-    with pytest.raises(GateError, match="a pickled object"):
+    with pytest.raises(UnsafeMessageError, match="a pickled object"):
         decode(frames)
     assert not sang()
     loads(frames)  # the control: Dask's decoder runs it
@@ -92,7 +92,7 @@ def test_pickles_are_refused_unread(message: Any) -> None:
     ],
 )
 def test_crafted_objects_are_refused(message: Any) -> None:
-    with pytest.raises(GateError):
+    with pytest.raises(UnsafeMessageError):
         decode(packed(message))
 
 
@@ -106,7 +106,7 @@ def test_crafted_objects_are_refused(message: Any) -> None:
 )
 def test_numbers_that_could_collide_are_refused(value: Any) -> None:
     """Of 700,000 numbers in a dict each may meet all others: a message of 6 MB would stop a scheduler for an hour."""
-    with pytest.raises(GateError, match="more than 4096 numbers"):
+    with pytest.raises(UnsafeMessageError, match="more than 4096 numbers"):
         decode(packed({"a": [value]}))
 
 
@@ -132,13 +132,13 @@ def test_each_value_counts_whatever_its_form(monkeypatch: pytest.MonkeyPatch, va
     monkeypatch.setattr("daskpki.cluster.no_pickle.MOST_ITEMS", count + 2)
     decode(packed(message))
     monkeypatch.setattr("daskpki.cluster.no_pickle.MOST_ITEMS", count + 1)
-    with pytest.raises(GateError, match=f"more than {count + 1} values"):
+    with pytest.raises(UnsafeMessageError, match=f"more than {count + 1} values"):
         decode(packed(message))
 
 
 def test_a_message_has_at_most_four_million_values() -> None:
     assert len(decode(packed([None] * (2**22 - 5)))) == 2**22 - 5
-    with pytest.raises(GateError, match="more than 4194304 values"):
+    with pytest.raises(UnsafeMessageError, match="more than 4194304 values"):
         decode(packed([None] * 2**22))
 
 
@@ -154,7 +154,7 @@ def test_headers_are_counted_as_the_message_is(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("daskpki.cluster.no_pickle.MOST_ITEMS", enough)
     assert len(decode(frames)) == 4
     monkeypatch.setattr("daskpki.cluster.no_pickle.MOST_ITEMS", enough - 1)
-    with pytest.raises(GateError, match=f"more than {enough - 1} values"):
+    with pytest.raises(UnsafeMessageError, match=f"more than {enough - 1} values"):
         decode(frames)
 
 
@@ -165,7 +165,7 @@ def test_what_is_read_can_be_nested_by_sixteen_levels(levels: int) -> None:
     try:
         msgpack.packb(nested(message, 16))
     except ValueError:
-        with pytest.raises(GateError, match="malformed"):
+        with pytest.raises(UnsafeMessageError, match="malformed"):
             decode(packed(message))
     else:
         decode(packed(message))
@@ -186,7 +186,7 @@ def test_each_object_has_the_frames_behind_its_header() -> None:
 @pytest.mark.parametrize("offset", [0, -1, 2, True, 1.0, "1", None])
 def test_a_header_outside_the_message_is_refused(offset: Any) -> None:
     header = {"num-sub-frames": 0}
-    with pytest.raises(GateError, match="a serialized object outside the message"):
+    with pytest.raises(UnsafeMessageError, match="a serialized object outside the message"):
         decode([*packed(header | {"x": {"__Serialized__": offset}}), *packed(header)])
 
 
@@ -211,7 +211,7 @@ def test_objects_that_share_frames_or_have_others_than_there_are_are_refused(
     offsets: list[int], headers: dict[int, Any], reason: str
 ) -> None:
     frames = [msgpack.packb(headers.get(offset, {})) for offset in range(1, 5)]
-    with pytest.raises(GateError, match=reason):
+    with pytest.raises(UnsafeMessageError, match=reason):
         decode([*packed([{"__Serialized__": offset} for offset in offsets]), *frames])
 
 
@@ -250,7 +250,7 @@ def test_an_error_is_rebuilt_from_its_text_as_a_built_in_exception(text: str, ki
 @settings(deadline=None)
 @given(st.lists(st.binary(), max_size=4))
 def test_hostile_bytes_raise_one_error(frames: list[bytes]) -> None:
-    with contextlib.suppress(GateError):
+    with contextlib.suppress(UnsafeMessageError):
         decode(frames)
 
 
@@ -259,7 +259,7 @@ def test_hostile_bytes_raise_one_error(frames: list[bytes]) -> None:
 def test_damaged_messages_raise_one_error(noise: bytes, position: int) -> None:
     frame = bytearray(dumps({"op": "heartbeat_worker", "address": "tls://10.0.0.1:1", "metrics": {"a": [1, 2, 3]}})[0])
     frame[position % len(frame) : position % len(frame) + len(noise)] = noise
-    with contextlib.suppress(GateError):
+    with contextlib.suppress(UnsafeMessageError):
         decode([bytes(frame)])
 
 
@@ -277,7 +277,7 @@ def test_a_sealed_reader_keeps_pickles_as_they_came() -> None:
 @pytest.mark.parametrize("header", [{"num-sub-frames": 0}, {"num-sub-frames": 0, "pickled-obj": [1]}])
 def test_a_pickle_without_bytes_is_refused(header: dict[str, Any]) -> None:
     frames = [msgpack.packb({"x": {"__Pickled__": 1}}), msgpack.packb(header)]
-    with pytest.raises(GateError, match="without its pickle"):
+    with pytest.raises(UnsafeMessageError, match="without its pickle"):
         decode(frames, keeps_pickles=True)
 
 

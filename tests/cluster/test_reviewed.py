@@ -41,7 +41,7 @@ TURNS_BYTES_INTO_CODE = {
 
 CLIENT = "runs in clients, which trust their cluster's results"
 WORKER = "runs in workers, which run tasks anyway; no worker calls it on a scheduler"
-GATE = "reached through Dask's own decoder, which a gated connection does not use (gate.py)"
+DECODER = "reached through Dask's own decoder, which a connection that reads no pickle does not use (no_pickle.py)"
 DENIED = "reached by an operation that workers may not call in deny and limited"
 LOCAL = "reads what this process wrote, or files of this machine"
 HTTP = "parses JSON of the dashboard"
@@ -60,7 +60,7 @@ REVIEWED = {
         "Worker.plugin_add pickle.loads": WORKER,
     },
     "core.py": {
-        "send_recv clean_exception": "only with deserialize=True, which a gated connection turns off (comm.py, bind)",
+        "send_recv clean_exception": "only with deserialize=True, which comm.py turns off for workers (bind)",
         "clean_exception protocol.pickle.loads": "its callers are in this table",
         "error_message protocol.pickle.loads": LOCAL,
         "Server.upload_file import_file": WORKER,
@@ -72,7 +72,7 @@ REVIEWED = {
         "UploadDirectory.start clean_exception": "likewise",
     },
     "active_memory_manager.py": {"ActiveMemoryManagerExtension.__init__ import_term": LOCAL},
-    "comm/utils.py": {"from_frames._from_frames protocol.loads": GATE},
+    "comm/utils.py": {"from_frames._from_frames protocol.loads": DECODER},
     "comm/registry.py": {"get_backend backend_class_ep.load": LOCAL},
     "nanny.py": {"Nanny.plugin_add pickle.loads": "only schedulers may call it on a nanny"},
     # Elsewhere.

@@ -1,4 +1,4 @@
-"""What a task may do as a client, in each mode, on real processes; and that no honest worker is lost to the gate."""
+"""What a task may do as a client, in each mode, on real processes; and that no honest worker is lost."""
 
 from __future__ import annotations
 

@@ -172,11 +172,11 @@ TARGETS: Final[dict[str, Target]] = {
     "address": Target(
         lambda data: parse_scheduler(data.decode(_UTF8, "replace")), [b"tls://10.0.0.5:8786", b"tls://[::1]"]
     ),
-    "message": Target(_message, [_framed(_SET), _framed(_POINTS, _SERIALIZED, b"x")], (no_pickle.GateError,)),
+    "message": Target(_message, [_framed(_SET), _framed(_POINTS, _SERIALIZED, b"x")], (no_pickle.UnsafeMessageError,)),
     "sealed_message": Target(
         partial(_message, decode=partial(no_pickle.decode, keeps_pickles=True)),
         [_framed(_SET), _framed(_POINTS, _SERIALIZED, b"x")],
-        (no_pickle.GateError,),
+        (no_pickle.UnsafeMessageError,),
     ),
     "frames": Target(
         _frames,
